@@ -1,0 +1,1 @@
+"""mirrortap: what runs inside mitmproxy, and the engine it drives."""

@@ -1,0 +1,270 @@
+"""Reads BuildKit's `buildkitd.toml`, and mirrortap's own settings, which live in the same format.
+
+The `[registry."host"]` tables mean what they mean to BuildKit
+(https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md); its other tables are ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import ssl
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from addon.config import wellknown
+from addon.config.model import (
+    Config,
+    ConfigError,
+    Endpoint,
+    KeyPair,
+    Rule,
+    Timeouts,
+    Tls,
+    host_of,
+    is_address,
+    origin_of,
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
+_HOST = rf"(?:\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)"
+_AUTHORITY = re.compile(rf"{_HOST}(?::(\d{{1,5}}))?")
+_PATH = re.compile(r"[a-z0-9._/-]*")
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError('write a duration as a string, like "500ms", "5s" or "10m"')
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip())
+    if not match:
+        raise ValueError(f'{value!r} is not a duration: write "500ms", "5s", "10m", "2h" or "1d"')
+    return float(match[1]) * _UNITS[match[2]]
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+Positive = Annotated[Duration, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=lambda name: name.replace("_", "-"))
+
+
+class _KeyPairTable(_Table):
+    key: str
+    cert: str
+
+
+class _RegistryTable(_Table):
+    mirrors: list[str] = []
+    http: bool | None = None
+    insecure: bool = False
+    ca: list[str] = []
+    keypair: list[_KeyPairTable] = []
+    tlsconfigdir: list[str] = []
+    server: str | None = None
+    fallback: bool = True
+    tag_ttl: Duration | None = None
+
+
+class _MirrortapTable(_Table):
+    connect_timeout: Positive = Timeouts.connect
+    first_byte_timeout: Positive = Timeouts.first_byte
+    stall_timeout: Positive = Timeouts.stall
+    tag_ttl: Duration = 0.0
+
+
+class _File(BaseModel):
+    mirrortap: _MirrortapTable = _MirrortapTable()
+    registry: dict[str, _RegistryTable] = {}
+
+
+def defaults() -> Config:
+    """What holds when the operator says nothing."""
+    return _Reader(None, _File()).config()
+
+
+def read(path: Path) -> Config:
+    """The configuration in a TOML file. Raises ConfigError."""
+    try:
+        document = tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; check the path given to --config") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); TOML files are") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    known = {key: value for key, value in document.items() if key in _File.model_fields}
+    for key in document.keys() - known.keys():
+        # BuildKit has many other tables, all ignored; but a misspelled one of ours must not be.
+        if meant := difflib.get_close_matches(key, _File.model_fields, cutoff=0.75):
+            raise ConfigError(f"{path}: {key}: unknown table; did you mean [{meant[0]}]?")
+    try:
+        return _Reader(path, _File.model_validate(known)).config()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, e) for e in error.errors())) from None
+
+
+def _explain(path: Path, error: Any) -> str:
+    *where, key = [str(part) for part in error["loc"]]
+    dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (*where, key))
+    if error["type"] == "extra_forbidden":
+        table: type[_Table] = _MirrortapTable if where[0] == "mirrortap" else _RegistryTable
+        if "keypair" in where:
+            table = _KeyPairTable
+        keys = [name.replace("_", "-") for name in table.model_fields]
+        meant = difflib.get_close_matches(key, keys, n=1)
+        hint = f"did you mean {meant[0]}?" if meant else f"the keys are {', '.join(keys)}"
+        return f"{path}: {dotted}: unknown key; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path}: {dotted}: {message} (it is {error['input']!r})"
+
+
+class _Reader:
+    """Turns the tables of one file into the model."""
+
+    def __init__(self, path: Path | None, file: _File) -> None:
+        self._path = path
+        self._file = file
+        self._tables: dict[str, tuple[str, _RegistryTable]] = {}
+        for key, table in file.registry.items():
+            registry = wellknown.canonical(self._authority(key, f'registry."{key}"'))
+            if registry in self._tables:
+                other = self._tables[registry][0]
+                self._fail(f'registry."{key}"', f'is the same registry as registry."{other}"; keep one of the two')
+            self._tables[registry] = (key, table)
+        self._tls = {registry: self._tls_of(key, table) for registry, (key, table) in self._tables.items()}
+
+    def config(self) -> Config:
+        own = self._file.mirrortap
+        rules = {}
+        warnings = []
+        for registry, (key, table) in self._tables.items():
+            if is_address(host_of(registry)) or "_" in host_of(registry):
+                # Such tables are common: they say how a mirror is reached.
+                if table.mirrors:
+                    warnings.append(
+                        f'registry."{key}": its mirrors are not used: a registry that clients name by IP address, or '
+                        "with an underscore, cannot be intercepted, for no certificate may stand for it"
+                    )
+                continue
+            rules[registry] = self._rule(registry, key, table)
+        for registry, mirrors in wellknown.DEFAULT_MIRRORS.items():
+            if registry not in rules:
+                endpoints = tuple(e for m in mirrors for e in self._mirror(m, "default"))
+                rules[registry] = Rule(registry, (origin_of(registry),), endpoints, own.tag_ttl)
+        timeouts = Timeouts(own.connect_timeout, own.first_byte_timeout, own.stall_timeout)
+        return Config(rules, self._tls, timeouts, own.tag_ttl, self._path, tuple(warnings))
+
+    def _rule(self, registry: str, key: str, table: _RegistryTable) -> Rule:
+        where = f'registry."{key}"'
+        if not table.fallback and not table.mirrors:
+            self._fail(f"{where}.fallback", "is false, and there are no mirrors: nothing could answer")
+        if not table.fallback and table.server:
+            self._fail(f"{where}.server", "says where the origin is, but fallback = false forbids asking it")
+        mirrors = tuple(
+            e for i, mirror in enumerate(table.mirrors) for e in self._mirror(mirror, f"{where}.mirrors[{i}]")
+        )
+        origins: tuple[Endpoint, ...] = ()
+        if table.fallback:
+            origins = self._origin(registry, key, table)
+        ttl = self._file.mirrortap.tag_ttl if table.tag_ttl is None else table.tag_ttl
+        return Rule(registry, origins, mirrors, ttl)
+
+    def _origin(self, registry: str, key: str, table: _RegistryTable) -> tuple[Endpoint, ...]:
+        if table.server is None:
+            api_host = wellknown.api_host(registry)
+            return self._endpoints(registry, api_host, "", is_origin=True)
+        where = f'registry."{key}".server'
+        url = urlsplit(table.server)
+        if url.scheme not in ("http", "https") or not url.netloc:
+            self._fail(where, f'{table.server!r} is not a URL: write "https://host[:port]"')
+        if url.path.strip("/") not in ("", "v2") or url.query or url.fragment:
+            self._fail(where, f'{table.server!r} has a path: only "scheme://host[:port]" can be an origin')
+        authority = self._authority(url.netloc, where)
+        tls = self._tls[registry]
+        return (Endpoint(authority, f"{url.scheme}://{authority}", tls=tls, is_origin=True),)
+
+    def _mirror(self, mirror: str, where: str) -> tuple[Endpoint, ...]:
+        if "://" in mirror:
+            rest = mirror.partition("://")[2]
+            hint = f'; for plain http add [registry."{rest}"] http = true' if mirror.startswith("http:") else ""
+            self._fail(where, f'{mirror!r} has a scheme: write "host[:port][/path]"{hint}')
+        authority, _, path = mirror.partition("/")
+        authority = self._authority(authority, where)
+        path = path.strip("/")
+        if not _PATH.fullmatch(path) or ".." in path:
+            self._fail(where, f"{path!r} cannot be a path of a mirror")
+        name = f"{authority}/{path}" if path else authority
+        return self._endpoints(name, authority, path)
+
+    def _endpoints(self, name: str, authority: str, path: str, *, is_origin: bool = False) -> tuple[Endpoint, ...]:
+        """One endpoint, or two where BuildKit too tries both: https unverified, then http."""
+        registry = wellknown.canonical(authority)
+        table = self._tables[registry][1] if registry in self._tables else _RegistryTable()
+        host = host_of(authority)
+        loopback = host in ("localhost", "::1") or (is_address(host) and host.startswith("127."))
+        http = loopback if table.http is None else table.http
+        tls = self._tls.get(registry, Tls())
+        schemes = ["https"] if table.insecure or not http else []
+        schemes += ["http"] if http else []
+        return tuple(Endpoint(name, f"{s}://{authority}", path, tls, is_origin) for s in schemes)
+
+    def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
+        where = f'registry."{key}"'
+        ca = [self._ca(self._resolve(name), f"{where}.ca[{i}]") for i, name in enumerate(table.ca)]
+        pairs = [
+            self._keypair(self._resolve(pair.cert), self._resolve(pair.key), f"{where}.keypair[{i}]")
+            for i, pair in enumerate(table.keypair)
+        ]
+        for i, name in enumerate(table.tlsconfigdir):
+            folder = self._resolve(name)
+            if not folder.is_dir():
+                self._fail(f"{where}.tlsconfigdir[{i}]", f"{folder} is not a folder")
+            # docker's certs.d convention, which BuildKit follows: *.crt are CAs, X.cert goes with X.key
+            where_in = f"{where}.tlsconfigdir[{i}]"
+            ca += [self._ca(path, where_in) for path in sorted(folder.glob("*.crt"))]
+            pairs += [self._keypair(path, path.with_suffix(".key"), where_in) for path in sorted(folder.glob("*.cert"))]
+        return Tls(tuple(ca), tuple(pairs), verify=not table.insecure)
+
+    def _ca(self, path: Path, where: str) -> Path:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except ssl.SSLError:
+            self._fail(where, f"{path} holds no PEM certificate")
+        except OSError as error:
+            self._fail(where, f"{path} cannot be read: {error.strerror}")
+        return path
+
+    def _keypair(self, certificate: Path, key: Path, where: str) -> KeyPair:
+        try:
+            # An empty password, lest OpenSSL asks for one on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+        except ssl.SSLError as error:
+            self._fail(
+                where,
+                f"{certificate} and {key} are no PEM certificate with its unencrypted key: {error.reason}",
+            )
+        except OSError as error:
+            self._fail(where, f"{certificate} or {key} cannot be read: {error.strerror}")
+        return KeyPair(certificate, key)
+
+    def _resolve(self, name: str) -> Path:
+        path = Path(name).expanduser()
+        return path if self._path is None else self._path.parent / path
+
+    def _authority(self, text: str, where: str) -> str:
+        authority = text.lower()
+        match = _AUTHORITY.fullmatch(authority)
+        if not match or not 0 < int(match[1] or 443) < 65536:
+            self._fail(where, f"{text!r} is not host[:port]")
+        return authority.removesuffix(":443")
+
+    def _fail(self, key: str, message: str) -> NoReturn:
+        raise ConfigError(f"{self._path}: {key}: {message}")

@@ -1,0 +1,87 @@
+"""Which endpoints are asked, in which order, and what their answers mean. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from addon.oci import Blob, Digest, Manifest, OciError
+
+if TYPE_CHECKING:
+    from addon.config.model import Endpoint, Rule
+
+
+class Verdict(Enum):
+    """What is done with an endpoint's answer."""
+
+    FOUND = "found"  # this is the content
+    REFUSED = "refused"  # the endpoint answers, but not with the content: to us, or at all
+    FAILED = "failed"  # the endpoint cannot be relied on just now
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An endpoint that did not bring the content, and why; `status` is None when there was no HTTP answer."""
+
+    endpoint: Endpoint
+    reason: str
+    status: int | None = None
+    retry_after: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.FAILED if self.status is None else judge(self.status)
+
+    def __str__(self) -> str:
+        return f"{self.endpoint.name}: {self.reason}"
+
+
+def endpoints(rule: Rule) -> tuple[Endpoint, ...]:
+    """Mirrors as configured, then the origin."""
+    return rule.mirrors + rule.origins
+
+
+def judge(status: int) -> Verdict:
+    """What an HTTP status of an endpoint means for a pull."""
+    if status == 200:
+        return Verdict.FOUND
+    if 400 <= status < 500 and status not in (408, 425, 429):
+        return Verdict.REFUSED
+    return Verdict.FAILED
+
+
+def origin_refused(attempts: list[Attempt]) -> bool:
+    """Whether the origin itself answered, and said no to a request without the client's credential."""
+    return any(a.endpoint.is_origin and a.verdict is Verdict.REFUSED for a in attempts)
+
+
+def head_unknown(attempts: list[Attempt]) -> bool:
+    """Whether an endpoint seems not to know HEAD, so that only a GET can tell."""
+    return any(a.status in (400, 405, 501) for a in attempts)
+
+
+def settled(attempts: list[Attempt]) -> bool:
+    """Whether all that could answer have answered no, so that nothing older may be shown instead."""
+    return all(a.verdict is Verdict.REFUSED for a in attempts)
+
+
+def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt]) -> OciError:
+    """The error a client gets when no endpoint brought the content."""
+    kind = "manifest" if isinstance(asked, Manifest) else "blob"
+    mark = "@" if isinstance(asked.reference, Digest) else ":"
+    what = f"{kind} {registry}/{asked.repository}{mark}{asked.reference}"
+    tried = [{"endpoint": a.endpoint.name, "reason": a.reason} for a in attempts]
+    statuses = [a.status for a in attempts]
+    reasons = "; ".join(map(str, attempts))
+    if settled(attempts):
+        if all(status == 404 for status in statuses):
+            return OciError(404, f"{kind.upper()}_UNKNOWN", f"{what} is at no endpoint: {reasons}", detail=tried)
+        # Not 401: its challenge would send the client's credential to a mirror.
+        return OciError(403, "DENIED", f"{what} was refused: {reasons}", detail=tried)
+    if 429 in statuses:
+        waits = [a.retry_after for a in attempts if a.status == 429 and a.retry_after]
+        headers = [("Retry-After", waits[-1])] if waits else []
+        message = f"too many requests for {what}: {reasons}"
+        return OciError(429, "TOOMANYREQUESTS", message, detail=tried, headers=headers)
+    return OciError(502, "UNAVAILABLE", f"no endpoint could serve {what}: {reasons}", detail=tried)
