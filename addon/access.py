@@ -1,0 +1,38 @@
+"""Who may read what is cached.
+
+A digest is served for a repository only when an endpoint has shown that this repository holds it. Otherwise a
+`HEAD blob` answered from another repository's copy would make a pushing client skip an upload, and a leaked digest
+would be a key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from addon import database
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from addon.oci import Digest
+
+
+class Links:
+    """Which repository is known to hold which digest."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._database = connection
+
+    def add(self, registry: str, repository: str, digest: Digest) -> None:
+        database.write(
+            self._database,
+            "INSERT OR IGNORE INTO link (registry, repository, digest) VALUES (?, ?, ?)",
+            (registry, repository, str(digest)),
+        )
+
+    def known(self, registry: str, repository: str, digest: Digest) -> bool:
+        row = self._database.execute(
+            "SELECT 1 FROM link WHERE registry = ? AND repository = ? AND digest = ?",
+            (registry, repository, str(digest)),
+        ).fetchone()
+        return row is not None

@@ -1,0 +1,415 @@
+"""One question in (who asks, what for), one reply out. The order of steps, readable top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from addon import oci, ranges, reply, routing
+from addon.body import BodyCut, FileBody, RelayedBody, VerifiedBody
+from addon.config import wellknown
+from addon.oci import Blob, Digest, Manifest, OciError, Ping
+from addon.reply import Reply, Request, Served
+from addon.routing import Attempt, Verdict
+from addon.upstream import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from addon.access import Links
+    from addon.body import Body
+    from addon.fills import Fill, Fills
+    from addon.store import Store
+    from addon.tags import Tags
+    from addon.upstream import Headers, Response, Upstream
+
+log = logging.getLogger("mirrortap")
+
+_BLOB_TYPE = "application/octet-stream"
+# What of a client's pull means something to the origin.
+_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})
+# The connection's own, or already dealt with: the client has been told to continue.
+_NOT_RELAYED = frozenset({"host", "expect"})
+_API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
+
+
+class _NotFound(Exception):
+    """No endpoint brought the content to somebody without a credential."""
+
+    def __init__(self, attempts: list[Attempt]) -> None:
+        self.attempts = attempts
+
+
+class Engine:
+    """Answers registry requests from the store, the mirrors and the origin."""
+
+    def __init__(self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream) -> None:
+        self._store = store
+        self._tags = tags
+        self._links = links
+        self._fills = fills
+        self._upstream = upstream
+        self._index_is_old = False
+        self._indexing: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        await self._fills.close()
+        await self._upstream.close()
+        if self._indexing:
+            await self._indexing
+
+    async def answer(self, request: Request) -> Reply:
+        """The reply to any request; never raises for what a client or an endpoint does."""
+        try:
+            target = oci.understand(request.method, request.target)
+            match target:
+                case Manifest(reference=str()):
+                    return await self._by_tag(request, target)
+                case Manifest(reference=Digest() as digest) | Blob(reference=digest) if digest.verifiable:
+                    return await self._by_digest(request, target, digest)
+                case Ping():
+                    return await self._ping(request)
+                case _:
+                    return await self._pass_on(request)
+        except OciError as problem:
+            return reply.error(problem, request)
+        except BodyCut as cut:
+            return reply.error(OciError(503, "UNAVAILABLE", str(cut)), request)
+        except Exception:
+            log.exception("%s %s: a fault in mirrortap", request.method, request.target.partition("?")[0])
+            return reply.error(OciError(500, "UNKNOWN", "a fault in mirrortap; its log says more"), request)
+
+    # By tag: what it points at is asked upstream, the bytes come from the store.
+
+    async def _by_tag(self, request: Request, asked: Manifest) -> Reply:
+        registry, repository = request.rule.registry, asked.repository
+        tag = str(asked.reference)
+        accepts = oci.accepted(request.header_values("accept"))
+        key = (registry, repository, tag, accepts)
+        fresh = self._tags.fresh(*key, request.rule.tag_ttl)
+        if fresh and (found := self._manifest(request, fresh.digest, Served("hit"))):
+            return found
+        accept = [("Accept", value) for value in request.header_values("accept")]
+        try:
+            async with await self._ask(request, "HEAD", asked, accept) as response:
+                headers = response.headers
+        except _NotFound as missing:
+            if request.method == "GET" and routing.head_unknown(missing.attempts):
+                return await self._by_tag_unannounced(request, asked, accept)
+            return await self._unresolved(request, asked, accepts, missing.attempts)
+        try:
+            digest = Digest.parse(headers.get("Docker-Content-Digest", ""))
+        except OciError:
+            digest = None
+        if digest is None or not digest.verifiable:
+            if request.method == "HEAD":
+                return self._described(request, response, None)
+            return await self._by_tag_unannounced(request, asked, accept)
+        self._tags.record(*key, digest)
+        self._links.add(registry, repository, digest)
+        if found := self._manifest(request, digest, Served("hit")):
+            self._note_index()
+            return found
+        if request.method == "HEAD":
+            return self._described(request, response, digest)
+        return await self._by_digest(request, Manifest(repository, digest), digest)
+
+    async def _by_tag_unannounced(self, request: Request, asked: Manifest, accept: Headers) -> Reply:
+        """A tag whose registry does not say a digest: the bytes tell it."""
+        try:
+            async with await self._ask(request, "GET", asked, accept) as response:
+                content = await response.read_all(oci.MAX_MANIFEST)
+        except _NotFound as missing:
+            accepts = oci.accepted(request.header_values("accept"))
+            return await self._unresolved(request, asked, accepts, missing.attempts)
+        except EndpointError as error:
+            attempt = Attempt(response.endpoint, str(error))
+            raise routing.most_telling(asked, request.rule.registry, [attempt]) from None
+        digest = Digest.of(content)
+        headers = [
+            (
+                "Content-Type",
+                response.headers.get("Content-Type") or oci.media_type(content) or oci.OCI_MANIFEST,
+            ),
+            ("Content-Length", str(len(content))),
+            ("Docker-Content-Digest", str(digest)),
+            _API_VERSION,
+        ]
+        return reply.ours(200, headers, content, Served("miss from", response.endpoint.name), request)
+
+    async def _unresolved(
+        self, request: Request, asked: Manifest, accepts: frozenset[str], attempts: list[Attempt]
+    ) -> Reply:
+        """No endpoint resolved the tag for everybody: the origin may for this client, or the cache knows of old."""
+        if routing.origin_refused(attempts):
+            return await self._as_client(request, asked, attempts)
+        if not routing.settled(attempts):
+            key = (request.rule.registry, asked.repository, str(asked.reference), accepts)
+            for pointer in self._tags.pointers(*key):
+                served = Served("stale", age=int(pointer.age - request.rule.tag_ttl))
+                if found := self._manifest(request, pointer.digest, served, accepts):
+                    return found
+        raise routing.most_telling(asked, request.rule.registry, attempts)
+
+    # By digest: from the store, from a running fill, or by a new fill.
+
+    async def _by_digest(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
+        registry, repository = request.rule.registry, asked.repository
+        fill = self._fills.running(digest)
+        held = fill is not None or self._store.size(digest) is not None
+        linked = self._links.known(registry, repository, digest) or (
+            fill is not None and fill.repository == (registry, repository)
+        )
+        try:
+            if not linked and (held or request.method == "HEAD"):
+                # One HEAD shows whether this repository holds it too.
+                async with await self._ask(request, "HEAD", asked) as response:
+                    self._links.add(registry, repository, digest)
+                if not held:
+                    return self._described(request, response, digest)
+            if found := self._stored(request, asked, digest):
+                return found
+            fill = self._fills.running(digest)
+            if fill is None:
+                if request.method == "HEAD":
+                    async with await self._ask(request, "HEAD", asked) as response:
+                        return self._described(request, response, digest)
+                fill = self._start_fill(request, asked, digest)
+            await fill.opened()
+            return self._filling(request, asked, fill)
+        except _NotFound as missing:
+            if routing.origin_refused(missing.attempts):
+                return await self._as_client(request, asked, missing.attempts)
+            raise routing.most_telling(asked, registry, missing.attempts) from None
+        except OSError as error:
+            log.warning("%s: the cache cannot be used (%s); serving past it", self._store.folder, error.strerror)
+            return await self._past_the_store(request, asked, digest)
+
+    def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
+        registry, repository = request.rule.registry, asked.repository
+
+        def filled() -> None:
+            self._links.add(registry, repository, digest)
+            if isinstance(asked, Manifest):
+                self._note_index()
+
+        return self._fills.start(digest, (registry, repository), lambda: self._ask(request, "GET", asked), filled)
+
+    def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
+        if isinstance(asked, Manifest):
+            return self._manifest(request, digest, Served("hit"))
+        size = self._store.size(digest)
+        if size is None:
+            return None
+
+        def body(start: int, end: int | None) -> FileBody:
+            return FileBody(self._store.open(digest), start, end)
+
+        return self._content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+
+    def _manifest(
+        self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
+    ) -> Reply | None:
+        """A manifest from the store, when it is there, is one, and is of a type that `accepts` admits."""
+        content = self._store.read(digest, oci.MAX_MANIFEST)
+        media_type = oci.media_type(content) if content is not None else None
+        if content is None or media_type is None or (accepts is not None and media_type not in accepts):
+            return None
+        headers = _describing(digest, len(content), media_type)
+        return reply.ours(200, headers, b"" if request.method == "HEAD" else content, served, request)
+
+    def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
+        media_type = _BLOB_TYPE
+        if isinstance(asked, Manifest):
+            media_type = fill.content_type or oci.OCI_MANIFEST
+        return self._content(request, fill.digest, fill.size, media_type, Served("miss from", fill.source), fill.body)
+
+    def _content(
+        self,
+        request: Request,
+        digest: Digest,
+        size: int | None,
+        media_type: str,
+        served: Served,
+        body: Callable[[int, int | None], Body],
+    ) -> Reply:
+        """The answer for content of which `body` gives slices: 200, 206 or 416."""
+        if request.method == "HEAD":
+            return reply.ours(200, _describing(digest, size, media_type), b"", served, request)
+        part = None
+        if size is not None and request.header("if-range") in (None, _etag(digest)):
+            try:
+                part = ranges.single(request.header("range"), size)
+            except ranges.Unsatisfiable:
+                headers = [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
+                return reply.ours(416, headers, b"", served, request)
+        if part is None or size is None:
+            return reply.ours(200, _describing(digest, size, media_type), body(0, size), served, request)
+        start, end = part
+        headers = [
+            *_describing(digest, end - start, media_type),
+            ("Content-Range", f"bytes {start}-{end - 1}/{size}"),
+        ]
+        return reply.ours(206, headers, body(start, end), served, request)
+
+    def _described(self, request: Request, response: Response, digest: Digest | None) -> Reply:
+        """The answer to a HEAD that an endpoint has just answered for everybody."""
+        media_type = response.headers.get("Content-Type") or _BLOB_TYPE
+        headers = _describing(digest, response.size, media_type)
+        return reply.ours(200, headers, b"", Served("miss from", response.endpoint.name), request)
+
+    async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
+        try:
+            response = await self._ask(request, "GET", asked)
+        except _NotFound as missing:
+            raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
+        name = response.endpoint.name
+        body = VerifiedBody(RelayedBody(response), digest, name)
+        headers = _describing(digest, response.size, response.headers.get("Content-Type") or _BLOB_TYPE)
+        return reply.ours(200, headers, body, Served("miss from", name), request)
+
+    # Upstream.
+
+    async def _ask(
+        self, request: Request, method: str, asked: Manifest | Blob, accept: Headers | None = None
+    ) -> Response:
+        """The first endpoint's answer that is the content, as anybody may have it. Raises _NotFound."""
+        if accept is None:
+            accept = [("Accept", oci.ACCEPT_ANY_MANIFEST)] if isinstance(asked, Manifest) else []
+        kind = "manifests" if isinstance(asked, Manifest) else "blobs"
+        registry = request.rule.registry
+        attempts: list[Attempt] = []
+        for endpoint in routing.endpoints(request.rule):
+            try:
+                response = await self._upstream.pull(
+                    endpoint, method, asked.repository, f"{kind}/{asked.reference}", accept, registry=registry
+                )
+            except EndpointError as error:
+                attempts.append(Attempt(endpoint, str(error)))
+            else:
+                encoding = response.headers.get("Content-Encoding", "identity")
+                if encoding != "identity":
+                    attempts.append(Attempt(endpoint, f"sends the body {encoding}-encoded, unasked"))
+                elif routing.judge(response.status) is Verdict.FOUND:
+                    return response
+                else:
+                    wait = response.headers.get("Retry-After")
+                    attempts.append(Attempt(endpoint, f"HTTP {response.status}", response.status, wait))
+                await response.close()
+            if attempts[-1].verdict is Verdict.FAILED:
+                log.warning("%s (asked for %s/%s)", attempts[-1], registry, asked.repository)
+        raise _NotFound(attempts)
+
+    async def _as_client(self, request: Request, asked: Manifest | Blob, attempts: list[Attempt]) -> Reply:
+        """The origin refused us: it is asked with the client's own header, and what comes is for this client alone."""
+        origin = next(a.endpoint for a in attempts if a.endpoint.is_origin and a.verdict is Verdict.REFUSED)
+        sent = [(name, value) for name, value in request.headers if name.lower() in _PULL_HEADERS]
+        sent.append(("Accept-Encoding", "identity"))
+        try:
+            response = await self._upstream.relay(origin, request.method, request.target, sent, follow=True)
+        except EndpointError as error:
+            failed = [*attempts, Attempt(origin, str(error))]
+            raise routing.most_telling(asked, request.rule.registry, failed) from None
+        body: Body = RelayedBody(response)
+        if response.status == 200 and isinstance(asked.reference, Digest) and asked.reference.verifiable:
+            body = VerifiedBody(body, asked.reference, origin.name)
+        relayed = Served("relayed from", origin.name)
+        return reply.ours(
+            response.status,
+            reply.end_to_end(response.headers.items()),
+            await _unless_head(request, body),
+            relayed,
+            request,
+        )
+
+    async def _ping(self, request: Request) -> Reply:
+        """The origin's own answer, for clients learn from it how to log in; ours only when it can give none."""
+        try:
+            response = await self._to_origin(request)
+        except EndpointError:
+            pass
+        else:
+            if routing.judge(response.status) is not Verdict.FAILED:
+                return await _passed_on(request, response)
+            await response.close()
+        headers = [("Content-Type", "application/json"), ("Content-Length", "2"), _API_VERSION]
+        served = Served("in place of", request.rule.registry)
+        return reply.ours(200, headers, await _unless_head(request, b"{}"), served, request)
+
+    async def _pass_on(self, request: Request) -> Reply:
+        """Everything that is the origin's own business, as the client wrote it."""
+        if not request.rule.origins:
+            message = f"{request.rule.registry} is served from mirrors only (fallback = false): it can be pulled from"
+            raise OciError(403, "DENIED", message)
+        try:
+            return await _passed_on(request, await self._to_origin(request))
+        except EndpointError as error:
+            raise OciError(502, "UNAVAILABLE", str(error)) from None
+
+    async def _to_origin(self, request: Request) -> Response:
+        headers = [
+            (name, value) for name, value in reply.end_to_end(request.headers) if name.lower() not in _NOT_RELAYED
+        ]
+        problem = EndpointError("the origin is never asked")
+        for origin in request.rule.origins:
+            try:
+                return await self._upstream.relay(origin, request.method, request.target, headers, request.body)
+            except EndpointError as error:
+                problem = EndpointError(f"{origin.name}: {error}")
+                if request.body is not None:  # it cannot be sent twice
+                    break
+        raise problem
+
+    # The layout's index.json, rewritten in the background, once for all changes meanwhile.
+
+    def _note_index(self) -> None:
+        self._index_is_old = True
+        if self._indexing is None or self._indexing.done():
+            self._indexing = asyncio.create_task(self._write_index(), name="write index.json")
+
+    async def _write_index(self) -> None:
+        while self._index_is_old:
+            self._index_is_old = False
+            known = list(self._tags.all())
+            try:
+                await asyncio.to_thread(self._store.write_index, known)
+            except OSError as error:
+                log.warning("%s/index.json cannot be written: %s", self._store.folder, error.strerror)
+
+
+def _describing(digest: Digest | None, size: int | None, media_type: str) -> list[tuple[str, str]]:
+    headers = [("Content-Type", media_type), ("Accept-Ranges", "bytes"), _API_VERSION]
+    if size is not None:
+        headers.append(("Content-Length", str(size)))
+    if digest is not None:
+        headers += [("Docker-Content-Digest", str(digest)), ("ETag", _etag(digest))]
+    return headers
+
+
+def _etag(digest: Digest) -> str:
+    return f'"{digest}"'
+
+
+async def _unless_head(request: Request, body: Body | bytes) -> Body | bytes:
+    if request.method != "HEAD":
+        return body
+    if not isinstance(body, bytes):
+        await body.close()
+    return b""
+
+
+async def _passed_on(request: Request, response: Response) -> Reply:
+    """An origin's answer as it is; only a Location at the address behind `server` must lead back through us."""
+    headers = reply.end_to_end(response.headers.items())
+    reached = response.endpoint.url.partition("://")[2]
+    if reached != wellknown.api_host(request.rule.registry):
+        headers = [(n, _relative(v, reached) if n.lower() == "location" else v) for n, v in headers]
+    body = await _unless_head(request, RelayedBody(response))
+    return Reply(response.status, tuple(headers), body, Served("passed on to", response.endpoint.name))
+
+
+def _relative(location: str, authority: str) -> str:
+    url = urlsplit(location)
+    return urlunsplit(url._replace(scheme="", netloc="")) if url.netloc == authority else location

@@ -1,0 +1,143 @@
+"""One download per digest, many readers, verified before it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from addon.body import BodyCut, FileBody
+from addon.store import DigestMismatch
+from addon.upstream import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from addon.oci import Digest
+    from addon.store import Partial, Store
+    from addon.upstream import Response
+
+log = logging.getLogger("mirrortap")
+
+
+class Fill:
+    """One download of one digest into the cache. It goes on when its readers leave."""
+
+    def __init__(self, digest: Digest, repository: tuple[str, str]) -> None:
+        self.digest = digest
+        self.repository = repository  # (registry, repository) it is downloaded for
+        self.source = ""  # the endpoint's name
+        self.size: int | None = None
+        self.content_type: str | None = None
+        self._partial: Partial | None = None
+        self._written = 0
+        self._verified = False
+        self._failure: str | None = None
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._progress = asyncio.Condition()
+
+    async def opened(self) -> None:
+        """Waits until an endpoint has begun to send. Raises what the opener raised, or OSError."""
+        # Shielded: one reader that leaves must not cancel it for the others.
+        await asyncio.shield(self._opened)
+
+    async def grown(self, offset: int) -> int:
+        """Bytes that may be shown, once there are more than `offset` or no more will come. Raises BodyCut."""
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._showable() > offset or self._verified or self._failure)
+        if self._failure:
+            raise BodyCut(self._failure)
+        return self._showable()
+
+    def body(self, start: int = 0, end: int | None = None) -> FileBody:
+        """What has come and what will; only after `opened`. Raises OSError."""
+        assert self._partial
+        return FileBody(self._partial.reader(), start, self.size if end is None else end, self)
+
+    def _showable(self) -> int:
+        # The last byte is held back until the digest is right: a client must never hold a complete wrong blob.
+        return self._written if self._verified else max(0, self._written - 1)
+
+    async def run(self, store: Store, open_source: Callable[[], Awaitable[Response]]) -> bool:
+        """Downloads; whether the content is now in the store."""
+        try:
+            async with await open_source() as response:
+                self.source = response.endpoint.name
+                self.size = response.size
+                self.content_type = response.headers.get("Content-Type")
+                self._partial = await asyncio.to_thread(store.begin, self.digest)
+                self._opened.set_result(None)
+                while chunk := await response.read():
+                    await asyncio.to_thread(self._partial.write, chunk)
+                    await self._moved(written=len(chunk))
+            await asyncio.to_thread(self._partial.commit)
+        except (EndpointError, DigestMismatch) as error:
+            await self._failed(f"{self.source} sent a bad {self.digest}: {error}")
+        except OSError as error:
+            await self._failed(f"the cache cannot be written: {error.strerror}", error)
+        except Exception as error:
+            await self._failed(f"{self.digest} could not be opened", error)
+        except asyncio.CancelledError:
+            await self._failed("the proxy is stopping")
+            raise
+        else:
+            await self._moved(verified=True)
+            return True
+        return False
+
+    async def _moved(self, *, written: int = 0, verified: bool = False) -> None:
+        async with self._progress:
+            self._written += written
+            self._verified = verified
+            self._progress.notify_all()
+
+    async def _failed(self, reason: str, error: Exception | None = None) -> None:
+        if self._partial:
+            self._partial.discard()
+        if not self._opened.done():
+            self._opened.set_exception(error or BodyCut(reason))
+            self._opened.exception()  # seen: there may be no reader left to see it
+        else:
+            log.warning("%s; nothing of it is cached, and transfers of it are cut", reason)
+        async with self._progress:
+            self._failure = reason
+            self._progress.notify_all()
+
+
+class Fills:
+    """The fills that are running."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: dict[Digest, Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def running(self, digest: Digest) -> Fill | None:
+        return self._running.get(digest)
+
+    def start(
+        self,
+        digest: Digest,
+        repository: tuple[str, str],
+        open_source: Callable[[], Awaitable[Response]],
+        filled: Callable[[], None],
+    ) -> Fill:
+        """Starts a fill; `filled` is called when its content is verified and in the store."""
+        fill = self._running[digest] = Fill(digest, repository)
+
+        async def run() -> None:
+            try:
+                if await fill.run(self._store, open_source):
+                    filled()
+            finally:
+                del self._running[digest]
+
+        task = asyncio.create_task(run(), name=f"fill {digest}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return fill
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,83 @@
+"""What a tag pointed at, when that was checked, and when it may still be believed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addon import database
+from addon.oci import Digest
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+
+# Older answers are kept, because the newest may point at content that never arrived.
+_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A tag's digest, and how many seconds ago an endpoint said so."""
+
+    digest: Digest
+    age: float
+
+
+class Tags:
+    """`clock` gives seconds since the epoch."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float] = time.time) -> None:
+        self._database = connection
+        self._clock = clock
+
+    def record(self, registry: str, repository: str, tag: str, accepts: frozenset[str], digest: Digest) -> None:
+        """An endpoint has just said that the tag points at digest, for clients that admit these manifest types."""
+        key = (registry, repository, tag, _text(accepts))
+        database.write(
+            self._database,
+            "INSERT OR REPLACE INTO tag (registry, repository, tag, accepts, digest, checked)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (*key, str(digest), self._clock()),
+        )
+        where = "registry = ? AND repository = ? AND tag = ? AND accepts = ?"
+        database.write(
+            self._database,
+            f"DELETE FROM tag WHERE {where} AND digest NOT IN"
+            f" (SELECT digest FROM tag WHERE {where} ORDER BY checked DESC LIMIT {_KEPT})",
+            (*key, *key),
+        )
+
+    def pointers(self, registry: str, repository: str, tag: str, accepts: frozenset[str]) -> list[Pointer]:
+        """What the tag is known to have pointed at, newest first; for exactly these types before any others."""
+        now = self._clock()
+        rows = self._database.execute(
+            "SELECT digest, checked FROM tag WHERE registry = ? AND repository = ? AND tag = ?"
+            " ORDER BY accepts = ? DESC, checked DESC",
+            (registry, repository, tag, _text(accepts)),
+        )
+        return [Pointer(Digest.parse(digest), max(0.0, now - checked)) for digest, checked in rows]
+
+    def fresh(self, registry: str, repository: str, tag: str, accepts: frozenset[str], ttl: float) -> Pointer | None:
+        """The pointer that may be believed without asking, or None."""
+        row = self._database.execute(
+            "SELECT digest, checked FROM tag WHERE registry = ? AND repository = ? AND tag = ? AND accepts = ?"
+            " ORDER BY checked DESC LIMIT 1",
+            (registry, repository, tag, _text(accepts)),
+        ).fetchone()
+        if not row:
+            return None
+        age = self._clock() - row[1]
+        # A clock that was set back must not make an answer good for ever.
+        return Pointer(Digest.parse(row[0]), age) if 0 <= age < ttl else None
+
+    def all(self) -> Iterator[tuple[str, Digest]]:
+        """Every (reference, digest) known, the newest of a reference first."""
+        rows = self._database.execute("SELECT registry, repository, tag, digest FROM tag ORDER BY checked DESC")
+        for registry, repository, tag, digest in rows:
+            yield f"{registry}/{repository}:{tag}", Digest.parse(digest)
+
+
+def _text(accepts: frozenset[str]) -> str:
+    return ",".join(sorted(accepts))

@@ -1,0 +1,325 @@
+"""Talking to an endpoint: connections, TLS, redirects, and the proxy's own anonymous tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import certifi
+from yarl import URL
+
+from addon.challenge import Bearer, bearer
+from addon.config.model import Config, Endpoint, Tls, host_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from types import TracebackType
+
+    from multidict import CIMultiDictProxy
+
+    Headers = Sequence[tuple[str, str]]
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# A registry may take long over the end of an upload: it moves the blob into its storage before it answers.
+_UPLOAD_ANSWER = 15 * 60.0
+# The token spec's own default when expires_in is missing, and a margin for the way there.
+_TOKEN_LIFE, _TOKEN_MARGIN = 60.0, 10.0
+_MAX_TOKENS = 1000
+_MAX_TOKEN_ANSWER = 1 << 20
+_READ_AHEAD = 1 << 20
+_MAX_HEADER = 64 << 10
+
+
+class EndpointError(Exception):
+    """No HTTP answer came from the endpoint, or its body broke off; the message says why, for people."""
+
+
+class Response:
+    """An endpoint's answer, its body not read yet."""
+
+    def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
+        self.endpoint = endpoint
+        self._response = response
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        return self._response.headers
+
+    @property
+    def size(self) -> int | None:
+        """Content-Length in bytes; None when it is not said, or is nonsense."""
+        length = self.headers.get("Content-Length", "")
+        return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+
+    async def read(self) -> bytes:
+        """What has come of the body, b"" at its end. Raises EndpointError when it breaks off or stalls."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise EndpointError(f"the body broke off: {_reason(error)}") from None
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body, of at most `limit` bytes. Raises EndpointError."""
+        content = bytearray()
+        while chunk := await self.read():
+            content += chunk
+            if len(content) > limit:
+                raise EndpointError(f"the body has more than {limit} bytes")
+        return bytes(content)
+
+    async def close(self) -> None:
+        """Gives the connection back when the body was read to its end, drops it otherwise."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def __aenter__(self) -> Response:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+@dataclass(frozen=True)
+class _Token:
+    value: str
+    expires: float
+
+
+class Upstream:
+    """One connection pool for all endpoints. Made inside a running event loop; `close` it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._tokens: dict[tuple[Endpoint, str], _Token] = {}
+        self._token_locks: dict[tuple[Endpoint, str], asyncio.Lock] = {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            # The store holds the bytes a digest is of, and what passes through is not ours to change.
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            read_bufsize=_READ_AHEAD,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def pull(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        repository: str,
+        rest: str,
+        headers: Headers,
+        *,
+        registry: str,
+    ) -> Response:
+        """Asks for `<repository>/<rest>` without the client's credential, as anybody may.
+
+        Follows redirects; where the endpoint wants a token, the proxy gets an anonymous one. Raises EndpointError.
+        """
+        path = "/".join(filter(None, ("/v2", endpoint.path, repository, rest)))
+        # `ns` tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
+        query = "" if endpoint.is_origin else f"?ns={registry}"
+        url = URL(f"{endpoint.url}{path}{query}", encoded=True)
+        key = (endpoint, repository)
+        headers = [*headers, ("Accept-Encoding", "identity")]
+        token = self._tokens.get(key)
+        if token and token.expires <= time.monotonic():
+            token = None
+        response = await self._follow(endpoint, method, url, _with(headers, token))
+        if response.status != 401:
+            return response
+        wanted = bearer(response.headers.getall("WWW-Authenticate", []))
+        if not wanted:
+            return response
+        fresh = await self._token(key, wanted, token)
+        if not fresh:
+            return response
+        await response.close()
+        return await self._follow(endpoint, method, url, _with(headers, fresh))
+
+    async def relay(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None = None,
+        *,
+        follow: bool = False,
+    ) -> Response:
+        """Asks the origin exactly what the client asked, with the client's own headers. Raises EndpointError."""
+        url = URL(f"{endpoint.url}{target}", encoded=True)
+        if follow:
+            return await self._follow(endpoint, method, url, headers)
+        return await self._send(endpoint, method, url, headers, endpoint.tls, body)
+
+    async def _follow(self, endpoint: Endpoint, method: str, url: URL, headers: Headers) -> Response:
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._send(endpoint, method, url, headers, self._tls(endpoint, url))
+            if response.status not in _REDIRECTS or "Location" not in response.headers:
+                return response
+            await response.close()
+            try:
+                target = url.join(URL(response.headers["Location"], encoded=True))
+            except ValueError:
+                raise EndpointError("redirects to something that is not a URL") from None
+            if target.scheme not in ("http", "https") or not target.host:
+                raise EndpointError(f"redirects to a {target.scheme or 'relative'} URL without a host")
+            if target.origin() != url.origin():
+                headers = [(name, value) for name, value in headers if name.lower() != "authorization"]
+            url = target
+        raise EndpointError(f"redirects more than {_MAX_REDIRECTS} times")
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: URL,
+        headers: Headers,
+        tls: Tls,
+        body: AsyncIterator[bytes] | None = None,
+    ) -> Response:
+        timeouts = self._config.timeouts
+        # While a client uploads, silence from the registry means nothing.
+        patience = _UPLOAD_ANSWER if body is not None else None
+        try:
+            async with asyncio.timeout(patience or timeouts.connect + timeouts.first_byte):
+                response = await self._session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=body,
+                    allow_redirects=False,
+                    ssl=self._context(tls),
+                    timeout=aiohttp.ClientTimeout(
+                        total=None, sock_connect=timeouts.connect, sock_read=patience or timeouts.stall
+                    ),
+                )
+        except aiohttp.ServerTimeoutError as error:
+            raise EndpointError(_reason(error)) from None
+        except TimeoutError:
+            raise EndpointError(f"no answer within {timeouts.first_byte:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise EndpointError(_reason(error)) from None
+        return Response(endpoint, response)
+
+    async def _token(self, key: tuple[Endpoint, str], wanted: Bearer, old: _Token | None) -> _Token | None:
+        """An anonymous token for what is wanted; None when none is to be had."""
+        # One exchange for the many blobs of an image that are asked for at once.
+        async with self._token_locks.setdefault(key, asyncio.Lock()):
+            known = self._tokens.get(key)
+            if known and known is not old and known.expires > time.monotonic():
+                return known
+            token = await self._exchange(key[0], wanted)
+            if token:
+                self._remember(key, token)
+            else:
+                self._tokens.pop(key, None)
+        self._token_locks.pop(key, None)
+        return token
+
+    def _remember(self, key: tuple[Endpoint, str], token: _Token) -> None:
+        if len(self._tokens) >= _MAX_TOKENS:
+            now = time.monotonic()
+            self._tokens = {k: t for k, t in self._tokens.items() if t.expires > now}
+        self._tokens[key] = token
+
+    async def _exchange(self, endpoint: Endpoint, wanted: Bearer) -> _Token | None:
+        try:
+            realm = URL(wanted.realm)
+            if realm.scheme != "https" and not (realm.scheme == "http" and endpoint.url.startswith("http:")):
+                return None
+            named = {"service": wanted.service, "scope": wanted.scope}
+            realm = realm.update_query({name: value for name, value in named.items() if value})
+            async with await self._send(endpoint, "GET", realm, (), self._tls(endpoint, realm)) as response:
+                if response.status != 200:
+                    return None
+                answer: Any = json.loads(await response.read_all(_MAX_TOKEN_ANSWER))
+        except (EndpointError, ValueError, RecursionError):
+            return None
+        if not isinstance(answer, dict):
+            return None
+        value = answer.get("token") or answer.get("access_token")
+        if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
+            return None
+        life = answer.get("expires_in")
+        life = float(life) if isinstance(life, int | float) and life > 0 else _TOKEN_LIFE
+        return _Token(value, time.monotonic() + max(life - _TOKEN_MARGIN, life / 2))
+
+    def _tls(self, endpoint: Endpoint, url: URL) -> Tls:
+        """How `url`, reached on behalf of `endpoint`, is verified."""
+        if url.host == host_of(endpoint.url.partition("://")[2]):
+            return endpoint.tls
+        configured = self._config.tls.get(url.authority.lower().removesuffix(":443"))
+        # A private registry's CDN and token server often have its CA; its client key and its leniency are its own.
+        return configured or replace(Tls(), ca=endpoint.tls.ca)
+
+    def _context(self, tls: Tls) -> ssl.SSLContext:
+        context = self._contexts.get(tls)
+        if context is None:
+            context = ssl.create_default_context()
+            paths = ssl.get_default_verify_paths()
+            if not paths.cafile and not paths.capath:
+                context.load_verify_locations(certifi.where())
+            for ca in tls.ca:
+                context.load_verify_locations(ca)
+            for pair in tls.keypairs:
+                context.load_cert_chain(pair.certificate, pair.key)
+            if not tls.verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            self._contexts[tls] = context
+        return context
+
+
+def _with(headers: Headers, token: _Token | None) -> Headers:
+    return [*headers, ("Authorization", f"Bearer {token.value}")] if token else headers
+
+
+def _reason(error: Exception) -> str:
+    """`error` in words that name no URL: a signed one is a secret."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return "no connection in time"
+        case aiohttp.SocketTimeoutError():
+            return "no data in time"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"TLS: {getattr(error.certificate_error, 'verify_message', error.certificate_error)}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"DNS: {error.host} is not known"
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS: {getattr(error.os_error, 'reason', None) or error.os_error}"
+        case aiohttp.ClientConnectorError():
+            return error.os_error.strerror or str(error.os_error)
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return "fewer bytes than announced, or broken framing"
+        case aiohttp.ClientResponseError():
+            return f"not a valid HTTP answer: {error.message.splitlines()[0] if error.message else 'bad framing'}"
+        case aiohttp.InvalidURL():
+            return "not a valid URL"
+        case OSError():
+            return error.strerror or type(error).__name__
+        case _:
+            return type(error).__name__
