@@ -1,0 +1,50 @@
+"""The `mirrortap` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from addon.serve import ListenError, serve
+from addon.service import Service, StartError
+
+
+class _Address(click.ParamType[tuple[str, int]]):
+    """HOST:PORT, [IPV6]:PORT, or :PORT for all interfaces."""
+
+    name = "host:port"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        host, colon, port = value.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT, like 127.0.0.1:3128", param, ctx)
+        return host.strip("[]"), int(port)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mirrortap")
+def main() -> None:
+    """An HTTPS proxy that serves container image pulls from mirrors and a cache."""
+
+
+@main.command("serve")
+@click.option("--config", type=click.Path(path_type=Path), help="Mirrors and registries, as a buildkitd.toml.")
+@click.option("--listen", type=_Address(), default="127.0.0.1:3128", show_default=True, help="Where builders connect.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of the CA and the cache.  [default: XDG data home]",
+)
+def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None) -> None:
+    """Run the proxy until SIGTERM."""
+    try:
+        serve(Service(config, data), *listen)
+    except (StartError, ListenError) as error:
+        click.echo(f"mirrortap: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

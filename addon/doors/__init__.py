@@ -1,0 +1,1 @@
+"""Ways in for clients. Adapters only: no decision is taken here."""

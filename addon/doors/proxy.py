@@ -1,0 +1,213 @@
+"""The proxy door: mitmproxy's hooks on one side, the engine on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx, http
+from mitmproxy.net.http.status_codes import RESPONSES
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy.layers import ClientTLSLayer, HttpLayer
+
+from addon import journal
+from addon.body import BodyCut
+from addon.doors.leaves import Leaves
+from addon.doors.streaming import ITSELF, RegistryHttpLayer, RequestBody, StreamedResponse, Turn
+from addon.reply import Reply, Request
+
+if TYPE_CHECKING:
+    from mitmproxy import tls
+    from mitmproxy.addons.proxyserver import Proxyserver
+    from mitmproxy.connection import Client
+    from mitmproxy.proxy import layer
+
+    from addon.config.model import Rule
+    from addon.service import Service
+
+log = logging.getLogger("mirrortap")
+
+# Seconds that running transfers get to finish when the proxy is told to stop.
+_DRAIN = 30.0
+
+
+class RegistryResponse(StreamedResponse):
+    """A response of the engine's, with what the log wants to know of it."""
+
+    reply: Reply
+
+
+class ProxyDoor:
+    """A mitmproxy addon. `service` is what it leads to."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._leaves = Leaves(service.authority)
+        self._busy: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # Connections.
+
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        context = nextlayer.context
+        if nextlayer.layer:
+            return
+        if context.server.address and starts_like_tls_record(nextlayer.data_client()):
+            # Without mitmproxy's server side: the engine makes its own connections.
+            nextlayer.layer = ClientTLSLayer(context)
+            return
+        # Script addons are asked before mitmproxy's own, whose choice is only to be refined.
+        ctx.master.addons.get("nextlayer").next_layer(nextlayer)
+        chosen = nextlayer.layer
+        if type(chosen) is HttpLayer:
+            context.layers.remove(chosen)
+            nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts)
+
+    def tls_start_client(self, start: tls.TlsData) -> None:
+        address = start.context.server.address
+        if address is None:
+            log.warning(
+                "%s speaks TLS to the proxy's own port: write http://, not https://, in HTTPS_PROXY",
+                _peer(start.context.client),
+            )
+            return
+        start.ssl_conn = self._leaves.connection(address[0])
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        address = data.context.server.address
+        log.warning(
+            "%s broke off TLS for %s (%s); if it does not trust the CA yet, install %s there",
+            _peer(data.context.client),
+            address[0] if address else "the proxy",
+            data.conn.error,
+            self._service.authority.root_path,
+        )
+
+    # Requests.
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        if self._rule(flow):
+            self._busy.add(flow.id)
+            self._idle.clear()
+            transport = _writer(flow.client_conn).transport
+            assert isinstance(transport, asyncio.Transport)
+            flow.request.stream = RequestBody(transport)
+        elif flow.request.host != ITSELF:
+            flow.request.stream = True
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        if flow.response or flow.error:
+            return
+        if flow.request.host == ITSELF:
+            flow.response = self._own_page(flow.request)
+        elif rule := self._rule(flow):
+            body = flow.request.stream
+            request = Request(
+                rule=rule,
+                method=flow.request.method,
+                target=flow.request.path,
+                headers=tuple(flow.request.headers.items(multi=True)),
+                body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
+            )
+            flow.response = _response(await self._service.engine.answer(request), flow.request.method)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
+            flow.response.stream = True
+
+    async def mirrortap_turn(self, turn: Turn) -> None:
+        try:
+            await _writer(turn.client).drain()
+            turn.piece = await turn.source.read()
+            turn.failure = None
+        except BodyCut as cut:
+            turn.failure = str(cut)
+        except (OSError, KeyError):
+            turn.failure = "the client has left"
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        await self._ended(flow, None)
+
+    async def error(self, flow: http.HTTPFlow) -> None:
+        await self._ended(flow, flow.error.msg if flow.error else "")
+
+    async def _ended(self, flow: http.HTTPFlow, failure: str | None) -> None:
+        response = flow.response
+        if isinstance(response, RegistryResponse) and (rule := self._rule(flow)):
+            if response.source:
+                await response.source.close()
+            seconds = time.time() - flow.request.timestamp_start
+            sent = response.sent or len(response.raw_content or b"")
+            log.info(
+                "%s",
+                journal.line(rule, flow.request.method, flow.request.path, response.reply, sent, seconds, failure),
+            )
+        self._busy.discard(flow.id)
+        if not self._busy:
+            self._idle.set()
+
+    async def done(self) -> None:
+        """Stops listening, lets running transfers finish, then closes what is behind the door."""
+        await _proxyserver().servers.update([])
+        if self._busy:
+            log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
+            try:
+                await asyncio.wait_for(self._idle.wait(), _DRAIN)
+            except TimeoutError:
+                log.warning("%d transfers were cut", len(self._busy))
+        await self._service.close()
+
+    def _own_page(self, request: http.Request) -> http.Response:
+        if request.path == "/ca.crt":
+            headers = {"Content-Type": "application/x-pem-file"}
+            return http.Response.make(200, self._service.authority.root_pem, headers)
+        text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
+        return http.Response.make(200 if request.path == "/" else 404, text, {"Content-Type": "text/plain"})
+
+    def _intercepts(self, host: str, port: int) -> bool:
+        return self._service.config.rule(host, port) is not None
+
+    def _rule(self, flow: http.HTTPFlow) -> Rule | None:
+        return self._service.config.rule(flow.request.host, flow.request.port)
+
+
+def _response(reply: Reply, method: str) -> RegistryResponse:
+    fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in reply.headers]
+    bodiless = method == "HEAD" or reply.status in (204, 304)
+    if not bodiless and not any(name.lower() == b"content-length" for name, _ in fields):
+        if isinstance(reply.body, bytes):
+            fields.append((b"Content-Length", b"%d" % len(reply.body)))
+        else:
+            fields.append((b"Transfer-Encoding", b"chunked"))
+    response = RegistryResponse(
+        http_version=b"HTTP/1.1",
+        status_code=reply.status,
+        reason=RESPONSES.get(reply.status, "").encode(),
+        headers=http.Headers(fields),
+        content=reply.body if isinstance(reply.body, bytes) else None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+    response.source = None if isinstance(reply.body, bytes) else reply.body
+    response.reply = reply
+    return response
+
+
+def _proxyserver() -> Proxyserver:
+    server: Proxyserver = ctx.master.addons.get("proxyserver")
+    return server
+
+
+def _writer(client: Client) -> asyncio.StreamWriter:
+    """The client's connection. Raises KeyError when it is gone."""
+    writer = _proxyserver().connections[client.id].transports[client].writer
+    assert isinstance(writer, asyncio.StreamWriter)
+    return writer
+
+
+def _peer(client: Client) -> str:
+    return client.peername[0] if client.peername else "a client"

@@ -1,0 +1,296 @@
+"""The one file that knows mitmproxy's inner layers: bodies that are streamed from and to us.
+
+mitmproxy can stream what passes between a client and a server, but has no public way to stream a response that an
+addon makes, nor a request to one. So its HTTP layers are replaced, at the documented place (the `next_layer` hook), by
+subclasses that differ in these points:
+
+- a response with a `source` is sent piece by piece: before each one a hook of our own waits for the client's writer
+  (the backpressure) and for the next piece;
+- a request whose `stream` is a RequestBody is answered while its body is still coming in;
+- a CONNECT to a host that is not intercepted becomes a plain tunnel, and one that is opens no connection;
+- a request that cannot be parsed, or that never ends, gets an OCI error.
+
+tests/test_streaming_contract.py fails loudly when a new mitmproxy moves something of what is used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mitmproxy import flow, http
+from mitmproxy.net.http.http1 import assemble_response
+from mitmproxy.proxy import commands, events, layer, layers
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpErrorHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.utils import human
+
+from addon.oci import OciError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mitmproxy.connection import Client
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layers.http._base import HttpEvent
+
+    from addon.body import Body
+
+    Commands = layer.CommandGenerator[None]
+    Intercepts = Callable[[str, int], bool]
+
+ITSELF = "mirrortap.invalid"
+"""The host of requests that are meant for the proxy itself, not for going through it (RFC 6761: never a real one)."""
+
+# One request head; signed URLs and tokens come to a few KiB.
+_MAX_HEAD = 64 << 10
+# A client's upload waits when this much of it has not been taken by the origin.
+_UPLOAD_BUFFER = 1 << 20
+
+
+class StreamedResponse(http.Response):
+    """A response whose body comes from `source`. `sent` counts the bytes that went to the client."""
+
+    source: Body | None = None
+    sent: int = 0
+
+
+@dataclass
+class Turn:
+    """One round of sending: the client to wait for, the source to read; then the piece, or why there is none."""
+
+    client: Client
+    source: Body
+    piece: bytes = b""
+    failure: str | None = "the next piece could not be read"
+
+
+@dataclass
+class MirrortapTurnHook(commands.StartHook):
+    """Asks the door to take a turn."""
+
+    turn: Turn
+
+
+class Pausable(Protocol):
+    """A transport whose reading can be held back: asyncio.ReadTransport."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class RequestBody:
+    """A request's body on its way in: mitmproxy calls it with each piece, the engine iterates over it."""
+
+    def __init__(self, transport: Pausable) -> None:
+        self._transport = transport
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0
+        self._ended = False
+        self._unwanted = False
+        self._failure: str | None = None
+        self._news = asyncio.Event()
+
+    def __call__(self, piece: bytes) -> bytes:
+        if not self._unwanted:
+            self._pieces.append(piece)
+            self._waiting += len(piece)
+            if self._waiting > _UPLOAD_BUFFER:
+                self._transport.pause_reading()
+            self._news.set()
+        return b""
+
+    def end(self, failure: str | None = None) -> None:
+        self._ended = True
+        self._failure = failure
+        self._news.set()
+
+    def discard(self) -> None:
+        """The reply is out: what still comes in is read and dropped, so that the connection stays usable."""
+        self._unwanted = True
+        self._pieces.clear()
+        self._transport.resume_reading()
+
+    def __aiter__(self) -> RequestBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._failure:
+                raise OSError(self._failure)
+            if self._ended:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        piece = self._pieces.popleft()
+        self._waiting -= len(piece)
+        if self._waiting <= _UPLOAD_BUFFER // 2:
+            self._transport.resume_reading()
+        return piece
+
+
+class RegistryHttpLayer(HttpLayer):
+    """mitmproxy's HTTP layer with our streams and our HTTP/1 server in it."""
+
+    def __init__(self, context: Context, mode: HTTPMode, intercepts: Intercepts) -> None:
+        super().__init__(context, mode)
+        self._intercepts = intercepts
+        self.connections[context.client] = RegistryHttp1Server(context.fork())
+
+    def make_stream(self, stream_id: int) -> Commands:
+        stream = RegistryStream(self.context.fork(), stream_id, self._intercepts)
+        self.streams[stream_id] = stream
+        yield from self.event_to_child(stream, events.Start())
+
+
+class RegistryStream(HttpStream):
+    """One request and its response."""
+
+    def __init__(self, context: Context, stream_id: int, intercepts: Intercepts) -> None:
+        super().__init__(context, stream_id)
+        self._intercepts = intercepts
+        self._body: RequestBody | None = None
+        self._answered = False
+
+    def handle_event(self, event: events.Event) -> Commands:
+        # Past the pause: the hook that answers this request may be waiting for just this piece.
+        if not self._taken(event):
+            yield from super().handle_event(event)
+
+    def _taken(self, event: events.Event) -> bool:
+        """Gives the request's body what concerns it; whether nobody else needs to see the event."""
+        if self._body:
+            match event:
+                case RequestData():
+                    self._body(event.data)
+                    return True
+                case RequestEndOfMessage():
+                    self._body.end()
+                case RequestProtocolError():
+                    self._body.end(event.message)
+        return False
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
+        request = event.request
+        if self.mode is HTTPMode.regular and request.method != "CONNECT" and not request.host:
+            request.data.host, request.data.port, request.data.scheme = ITSELF, 80, b"http"
+        yield from super().state_wait_for_request_headers(event)
+        if self._answered:
+            # mitmproxy's own code has gone on as if a server were to answer still.
+            self.server_state = self.state_done
+
+    def handle_connect_regular(self) -> Commands:
+        address = (self.flow.request.host, self.flow.request.port)
+        if self._intercepts(*address):
+            self.child_layer = layer.NextLayer(self.context)
+        else:
+            error = yield commands.OpenConnection(self.context.server)
+            if error:
+                message = f"cannot connect to {human.format_address(address)}: {error}"
+                self.flow.response = http.Response.make(502, message, {"Content-Type": "text/plain"})
+            else:
+                self.child_layer = layers.TCPLayer(self.context, ignore=True)
+        yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
+
+    def start_request_stream(self) -> Commands:
+        if not isinstance(self.flow.request.stream, RequestBody):
+            return (yield from super().start_request_stream())
+        self._body = self.flow.request.stream
+        self.client_state = self.state_answering
+        # What has come while the head was being looked at.
+        self._paused_event_queue = deque(event for event in self._paused_event_queue if not self._taken(event))
+        yield HttpRequestHook(self.flow)
+        if (yield from self.check_killed(True)):
+            return None
+        yield HttpResponseHeadersHook(self.flow)
+        if (yield from self.check_killed(True)):
+            return None
+        return (yield from self.send_response())
+
+    def state_answering(self, event: events.Event) -> Commands:
+        """The request's body is the engine's business; only its end matters here, and only after the answer."""
+        if isinstance(event, RequestEndOfMessage):
+            self.client_state = self.state_done
+            if self._answered:
+                yield from self.flow_done()
+
+    def send_response(self, already_streamed: bool = False) -> Commands:
+        response = self.flow.response
+        if isinstance(response, StreamedResponse) and response.source:
+            yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
+            while True:
+                turn = Turn(self.context.client, response.source)
+                yield MirrortapTurnHook(turn)
+                if (yield from self.check_killed(True)):
+                    return
+                if turn.failure:
+                    yield from self._cut(turn.failure)
+                    return
+                if not turn.piece:
+                    break
+                response.sent += len(turn.piece)
+                yield SendHttp(ResponseData(self.stream_id, turn.piece), self.context.client)
+            already_streamed = True
+        if self._body:
+            self._body.discard()
+            self._answered = True
+        yield from super().send_response(already_streamed)
+
+    def _cut(self, reason: str) -> Commands:
+        """Ends the transfer so that the client cannot take it for complete."""
+        self.flow.error = flow.Error(reason)
+        yield HttpErrorHook(self.flow)
+        error = ResponseProtocolError(self.stream_id, reason, ErrorCode.GENERIC_SERVER_ERROR)
+        yield SendHttp(error, self.context.client)
+        self.flow.live = False
+        self.client_state = self.server_state = self.state_errored
+
+
+class RegistryHttp1Server(Http1Server):
+    """mitmproxy's HTTP/1 server, whose own errors are OCI errors too."""
+
+    def send(self, event: HttpEvent) -> Commands:
+        if isinstance(event, ResponseProtocolError) and not self.response:
+            status = event.code.http_status_code()
+            if status is not None:
+                yield from self._refuse(status, event.message)
+                return
+        yield from super().send(event)
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        if isinstance(event, events.ConnectionClosed) and bytes(self.buf).strip():
+            yield from self._refuse(400, "the connection ended in the middle of a request")
+            return
+        for command in super().read_headers(event):
+            if isinstance(command, commands.SendData) and command.connection is self.conn:
+                # The only thing sent from here is mitmproxy's page about a head that cannot be parsed.
+                yield from self._refuse(400, "the request is not valid HTTP/1.1")
+            else:
+                yield command
+        if self.state == self.read_headers and len(self.buf) > _MAX_HEAD:
+            yield from self._refuse(431, f"the request's head has more than {_MAX_HEAD} bytes")
+            self.state = self.done
+
+    def _refuse(self, status: int, message: str) -> Commands:
+        code = "UNAVAILABLE" if status >= 500 else "UNSUPPORTED"
+        body = OciError(status, code, message).body()
+        headers = http.Headers(content_type="application/json", connection="close")
+        yield commands.SendData(self.conn, assemble_response(http.Response.make(status, body, headers)))
+        yield commands.CloseConnection(self.conn)

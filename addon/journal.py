@@ -1,0 +1,41 @@
+"""One line per request that a person can read: what, from where, hit or miss, bytes, time. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from addon import oci
+from addon.oci import Blob, Digest, Manifest, OciError
+
+if TYPE_CHECKING:
+    from addon.config.model import Rule
+    from addon.reply import Reply
+
+
+def line(rule: Rule, method: str, target: str, reply: Reply, sent: int, seconds: float, cut: str | None) -> str:
+    """`target` is the path as asked; `sent` the body's bytes; `cut` why the transfer was broken off, if it was."""
+    # Without its query, which may hold a secret (an upload's state, a token).
+    what = f"{rule.registry}{target.partition('?')[0]}"
+    try:
+        match oci.understand(method, target):
+            case Manifest(repository, reference) | Blob(repository, reference) as asked:
+                shown = reference.short if isinstance(reference, Digest) else reference
+                what = f"{rule.registry}/{repository} {type(asked).__name__.lower()} {shown}"
+    except OciError:
+        pass
+    end = f" CUT: {cut}" if cut is not None else ""
+    return f"{method} {what} {reply.status} {reply.served} {size(sent)} {duration(seconds)}{end}"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people, in powers of ten."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.5 else f"{amount:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,56 @@
+"""What `mitmdump -s addon/mirrortap.py` loads (mitmproxy and mitmweb too).
+
+--set mirrortap_config=FILE   mirrors and registries, in buildkitd.toml's format (default: built in)
+--set mirrortap_data=DIR      the CA and the cache (default: the XDG data home)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx, exceptions
+
+# mitmproxy loads this file by its path, from whichever environment it is installed in.
+if (_root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
+    sys.path.append(_root)
+
+from addon.doors.proxy import ProxyDoor
+from addon.service import Service, StartError
+
+if TYPE_CHECKING:
+    from mitmproxy.addonmanager import Loader
+
+
+class Mirrortap:
+    """Reads mitmproxy's options and hangs the proxy door in."""
+
+    def __init__(self) -> None:
+        self._door: ProxyDoor | None = None
+
+    def load(self, loader: Loader) -> None:
+        loader.add_option("mirrortap_config", str, "", "The configuration file, in buildkitd.toml's format.")
+        loader.add_option("mirrortap_data", str, "", "The folder of the CA and the cache.")
+
+    def configure(self, updated: set[str]) -> None:
+        if not updated & {"mirrortap_config", "mirrortap_data"}:
+            return
+        if self._door:
+            raise exceptions.OptionsError("mirrortap reads its options once: restart to change them")
+        config, data = ctx.options.mirrortap_config, ctx.options.mirrortap_data
+        try:
+            service = Service(Path(config) if config else None, Path(data) if data else None)
+        except StartError as error:
+            # mitmproxy would log a traceback and, in mitmweb, go on without us.
+            sys.exit(f"mirrortap: {error}")
+        self._door = ProxyDoor(service)
+        ctx.master.addons.register(self._door)
+
+    @property
+    def addons(self) -> list[ProxyDoor]:
+        """mitmproxy passes its hooks on to these."""
+        return [self._door] if self._door else []
+
+
+addons = [Mirrortap()]

@@ -1,0 +1,55 @@
+"""What `mirrortap serve` says when it is up: what happens here, and what is next."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from addon import routing
+from addon.config import wellknown
+
+if TYPE_CHECKING:
+    from addon.config.model import Rule
+    from addon.service import Service
+
+
+def text(service: Service, host: str, port: int) -> str:
+    """For people, and for scripts that wait for the line with `listening on`."""
+    config, authority = service.config, service.authority
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    rules = sorted(config.rules.values(), key=lambda rule: rule.registry)
+    width = max(len(rule.registry) for rule in rules)
+    others = [name for name in wellknown.registries() if name not in config.rules]
+    made = "  (made just now: builders must be told to trust it)" if authority.created else ""
+    lines = [
+        f"mirrortap is listening on {url}",
+        "",
+        f"Configuration: {config.source or 'built in'}",
+        *(f"  WARNING {warning}" for warning in config.warnings),
+        *(f"  {rule.registry:{width}}  {_way(rule)}" for rule in rules),
+        f"  straight from the origin, cached: {', '.join(others)}",
+        "  every other host is tunnelled untouched",
+        f"Cache: {service.cache}",
+        f"CA:    {authority.root_path}{made}",
+        f"       SHA-256 {authority.fingerprint}",
+        "",
+        *_builder(url, host),
+    ]
+    return "\n".join(lines)
+
+
+def _way(rule: Rule) -> str:
+    seen = dict.fromkeys(e.name + (" (origin)" if e.is_origin else "") for e in routing.endpoints(rule))
+    way = ", then ".join(seen)
+    return way if rule.origins else f"{way}, never the origin"
+
+
+def _builder(url: str, host: str) -> list[str]:
+    if host in ("", "0.0.0.0", "::"):
+        url = f"http://{os.uname().nodename}:{url.rpartition(':')[2]}"
+    return [
+        "On a builder:",
+        f"  curl -fsS -o /tmp/mirrortap.crt {url}/ca.crt",
+        f"  export HTTPS_PROXY={url}",
+        "  export SSL_CERT_FILE=/tmp/mirrortap.crt",
+    ]
