@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
-from addon import oci, ranges, reply, routing
+from addon import oci, reply, routing
 from addon.body import BodyCut, FileBody, RelayedBody, VerifiedBody
-from addon.config import wellknown
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
+from addon.relay import Relay
 from addon.reply import Reply, Request, Served
 from addon.routing import Attempt, Verdict
 from addon.upstream import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from addon.access import Links
-    from addon.body import Body
     from addon.fills import Fill, Fills
     from addon.store import Store
     from addon.tags import Tags
@@ -28,11 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mirrortap")
 
 _BLOB_TYPE = "application/octet-stream"
-# What of a client's pull means something to the origin.
-_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})
-# The connection's own, or already dealt with: the client has been told to continue.
-_NOT_RELAYED = frozenset({"host", "expect"})
-_API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
 
 
 class _NotFound(Exception):
@@ -51,6 +42,7 @@ class Engine:
         self._links = links
         self._fills = fills
         self._upstream = upstream
+        self._relay = Relay(upstream)
         self._index_is_old = False
         self._indexing: asyncio.Task[None] | None = None
 
@@ -70,9 +62,9 @@ class Engine:
                 case Manifest(reference=Digest() as digest) | Blob(reference=digest) if digest.verifiable:
                     return await self._by_digest(request, target, digest)
                 case Ping():
-                    return await self._ping(request)
+                    return await self._relay.ping(request)
                 case _:
-                    return await self._pass_on(request)
+                    return await self._relay.pass_on(request)
         except OciError as problem:
             return reply.error(problem, request)
         except BodyCut as cut:
@@ -135,7 +127,7 @@ class Engine:
             ),
             ("Content-Length", str(len(content))),
             ("Docker-Content-Digest", str(digest)),
-            _API_VERSION,
+            reply.API_VERSION,
         ]
         return reply.ours(200, headers, content, Served("miss from", response.endpoint.name), request)
 
@@ -207,7 +199,7 @@ class Engine:
         def body(start: int, end: int | None) -> FileBody:
             return FileBody(self._store.open(digest), start, end)
 
-        return self._content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+        return reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
 
     def _manifest(
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
@@ -217,47 +209,19 @@ class Engine:
         media_type = oci.media_type(content) if content is not None else None
         if content is None or media_type is None or (accepts is not None and media_type not in accepts):
             return None
-        headers = _describing(digest, len(content), media_type)
+        headers = reply.describing(digest, len(content), media_type)
         return reply.ours(200, headers, b"" if request.method == "HEAD" else content, served, request)
 
     def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
         media_type = _BLOB_TYPE
         if isinstance(asked, Manifest):
             media_type = fill.content_type or oci.OCI_MANIFEST
-        return self._content(request, fill.digest, fill.size, media_type, Served("miss from", fill.source), fill.body)
-
-    def _content(
-        self,
-        request: Request,
-        digest: Digest,
-        size: int | None,
-        media_type: str,
-        served: Served,
-        body: Callable[[int, int | None], Body],
-    ) -> Reply:
-        """The answer for content of which `body` gives slices: 200, 206 or 416."""
-        if request.method == "HEAD":
-            return reply.ours(200, _describing(digest, size, media_type), b"", served, request)
-        part = None
-        if size is not None and request.header("if-range") in (None, _etag(digest)):
-            try:
-                part = ranges.single(request.header("range"), size)
-            except ranges.Unsatisfiable:
-                headers = [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
-                return reply.ours(416, headers, b"", served, request)
-        if part is None or size is None:
-            return reply.ours(200, _describing(digest, size, media_type), body(0, size), served, request)
-        start, end = part
-        headers = [
-            *_describing(digest, end - start, media_type),
-            ("Content-Range", f"bytes {start}-{end - 1}/{size}"),
-        ]
-        return reply.ours(206, headers, body(start, end), served, request)
+        return reply.content(request, fill.digest, fill.size, media_type, Served("miss from", fill.source), fill.body)
 
     def _described(self, request: Request, response: Response, digest: Digest | None) -> Reply:
         """The answer to a HEAD that an endpoint has just answered for everybody."""
         media_type = response.headers.get("Content-Type") or _BLOB_TYPE
-        headers = _describing(digest, response.size, media_type)
+        headers = reply.describing(digest, response.size, media_type)
         return reply.ours(200, headers, b"", Served("miss from", response.endpoint.name), request)
 
     async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
@@ -267,7 +231,7 @@ class Engine:
             raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
         name = response.endpoint.name
         body = VerifiedBody(RelayedBody(response), digest, name)
-        headers = _describing(digest, response.size, response.headers.get("Content-Type") or _BLOB_TYPE)
+        headers = reply.describing(digest, response.size, response.headers.get("Content-Type") or _BLOB_TYPE)
         return reply.ours(200, headers, body, Served("miss from", name), request)
 
     # Upstream.
@@ -303,64 +267,13 @@ class Engine:
         raise _NotFound(attempts)
 
     async def _as_client(self, request: Request, asked: Manifest | Blob, attempts: list[Attempt]) -> Reply:
-        """The origin refused us: it is asked with the client's own header, and what comes is for this client alone."""
+        """The origin refused us: what it says to this client itself is the answer, for this client alone."""
         origin = next(a.endpoint for a in attempts if a.endpoint.is_origin and a.verdict is Verdict.REFUSED)
-        sent = [(name, value) for name, value in request.headers if name.lower() in _PULL_HEADERS]
-        sent.append(("Accept-Encoding", "identity"))
         try:
-            response = await self._upstream.relay(origin, request.method, request.target, sent, follow=True)
+            return await self._relay.pull(request, asked, origin)
         except EndpointError as error:
             failed = [*attempts, Attempt(origin, str(error))]
             raise routing.most_telling(asked, request.rule.registry, failed) from None
-        body: Body = RelayedBody(response)
-        if response.status == 200 and isinstance(asked.reference, Digest) and asked.reference.verifiable:
-            body = VerifiedBody(body, asked.reference, origin.name)
-        relayed = Served("relayed from", origin.name)
-        return reply.ours(
-            response.status,
-            reply.end_to_end(response.headers.items()),
-            await _unless_head(request, body),
-            relayed,
-            request,
-        )
-
-    async def _ping(self, request: Request) -> Reply:
-        """The origin's own answer, for clients learn from it how to log in; ours only when it can give none."""
-        try:
-            response = await self._to_origin(request)
-        except EndpointError:
-            pass
-        else:
-            if routing.judge(response.status) is not Verdict.FAILED:
-                return await _passed_on(request, response)
-            await response.close()
-        headers = [("Content-Type", "application/json"), ("Content-Length", "2"), _API_VERSION]
-        served = Served("in place of", request.rule.registry)
-        return reply.ours(200, headers, await _unless_head(request, b"{}"), served, request)
-
-    async def _pass_on(self, request: Request) -> Reply:
-        """Everything that is the origin's own business, as the client wrote it."""
-        if not request.rule.origins:
-            message = f"{request.rule.registry} is served from mirrors only (fallback = false): it can be pulled from"
-            raise OciError(403, "DENIED", message)
-        try:
-            return await _passed_on(request, await self._to_origin(request))
-        except EndpointError as error:
-            raise OciError(502, "UNAVAILABLE", str(error)) from None
-
-    async def _to_origin(self, request: Request) -> Response:
-        headers = [
-            (name, value) for name, value in reply.end_to_end(request.headers) if name.lower() not in _NOT_RELAYED
-        ]
-        problem = EndpointError("the origin is never asked")
-        for origin in request.rule.origins:
-            try:
-                return await self._upstream.relay(origin, request.method, request.target, headers, request.body)
-            except EndpointError as error:
-                problem = EndpointError(f"{origin.name}: {error}")
-                if request.body is not None:  # it cannot be sent twice
-                    break
-        raise problem
 
     # The layout's index.json, rewritten in the background, once for all changes meanwhile.
 
@@ -377,39 +290,3 @@ class Engine:
                 await asyncio.to_thread(self._store.write_index, known)
             except OSError as error:
                 log.warning("%s/index.json cannot be written: %s", self._store.folder, error.strerror)
-
-
-def _describing(digest: Digest | None, size: int | None, media_type: str) -> list[tuple[str, str]]:
-    headers = [("Content-Type", media_type), ("Accept-Ranges", "bytes"), _API_VERSION]
-    if size is not None:
-        headers.append(("Content-Length", str(size)))
-    if digest is not None:
-        headers += [("Docker-Content-Digest", str(digest)), ("ETag", _etag(digest))]
-    return headers
-
-
-def _etag(digest: Digest) -> str:
-    return f'"{digest}"'
-
-
-async def _unless_head(request: Request, body: Body | bytes) -> Body | bytes:
-    if request.method != "HEAD":
-        return body
-    if not isinstance(body, bytes):
-        await body.close()
-    return b""
-
-
-async def _passed_on(request: Request, response: Response) -> Reply:
-    """An origin's answer as it is; only a Location at the address behind `server` must lead back through us."""
-    headers = reply.end_to_end(response.headers.items())
-    reached = response.endpoint.url.partition("://")[2]
-    if reached != wellknown.api_host(request.rule.registry):
-        headers = [(n, _relative(v, reached) if n.lower() == "location" else v) for n, v in headers]
-    body = await _unless_head(request, RelayedBody(response))
-    return Reply(response.status, tuple(headers), body, Served("passed on to", response.endpoint.name))
-
-
-def _relative(location: str, authority: str) -> str:
-    url = urlsplit(location)
-    return urlunsplit(url._replace(scheme="", netloc="")) if url.netloc == authority else location

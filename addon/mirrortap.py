@@ -43,7 +43,8 @@ class Mirrortap:
             service = Service(Path(config) if config else None, Path(data) if data else None)
         except StartError as error:
             # mitmproxy would log a traceback and, in mitmweb, go on without us.
-            sys.exit(f"mirrortap: {error}")
+            print(f"mirrortap: {error}", file=sys.stderr)
+            sys.exit(2)
         self._door = ProxyDoor(service)
         ctx.master.addons.register(self._door)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from addon import ranges
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from addon.body import Body
     from addon.config.model import Rule
-    from addon.oci import OciError, Target
+    from addon.oci import Digest, OciError
 
+API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
 # Of one connection only (RFC 9110, 7.6.1), so never carried from one side to the other.
 _HOP_BY_HOP = frozenset(
     (
@@ -78,7 +81,6 @@ class Reply:
     headers: tuple[tuple[str, str], ...]
     body: Body | bytes
     served: Served
-    target: Target | None = None
 
 
 def ours(
@@ -96,7 +98,7 @@ def error(problem: OciError, request: Request) -> Reply:
     body = problem.body()
     headers = [
         ("Content-Type", "application/json"),
-        ("Docker-Distribution-API-Version", "registry/2.0"),
+        API_VERSION,
         ("Content-Length", str(len(body))),
         *problem.headers,
     ]
@@ -110,3 +112,43 @@ def end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         token.strip().lower() for name, value in listed if name.lower() == "connection" for token in value.split(",")
     }
     return [(name, value) for name, value in listed if name.lower() not in _HOP_BY_HOP | named]
+
+
+def content(
+    request: Request,
+    digest: Digest,
+    size: int | None,
+    media_type: str,
+    served: Served,
+    body: Callable[[int, int | None], Body],
+) -> Reply:
+    """Content of `size` bytes, of which `body(start, end)` gives slices: 200, 206 or 416 (RFC 9110, section 14)."""
+    headers = describing(digest, size, media_type)
+    if request.method == "HEAD":
+        return ours(200, headers, b"", served, request)
+    part = None
+    if size is not None and request.header("if-range") in (None, _etag(digest)):
+        try:
+            part = ranges.single(request.header("range"), size)
+        except ranges.Unsatisfiable:
+            headers = [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
+            return ours(416, headers, b"", served, request)
+    if part is None:
+        return ours(200, headers, body(0, size), served, request)
+    start, end = part
+    headers = [*describing(digest, end - start, media_type), ("Content-Range", f"bytes {start}-{end - 1}/{size}")]
+    return ours(206, headers, body(start, end), served, request)
+
+
+def describing(digest: Digest | None, size: int | None, media_type: str) -> list[tuple[str, str]]:
+    """The headers that say what content is. containerd asks again, by a counted GET, where a HEAD lacks them."""
+    headers = [("Content-Type", media_type), ("Accept-Ranges", "bytes"), API_VERSION]
+    if size is not None:
+        headers.append(("Content-Length", str(size)))
+    if digest is not None:
+        headers += [("Docker-Content-Digest", str(digest)), ("ETag", _etag(digest))]
+    return headers
+
+
+def _etag(digest: Digest) -> str:
+    return f'"{digest}"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -38,11 +39,11 @@ class _Startup:
         for server in ctx.master.addons.get("proxyserver").servers:
             if isinstance(problem := server.last_exception, OSError):
                 where = f"{ctx.options.listen_host}:{ctx.options.listen_port}"
-                raise ListenError(
-                    f"{where}: cannot be listened on: {problem.strerror}; choose another address with --listen"
-                )
+                why = os.strerror(problem.errno or 0)
+                raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with --listen")
 
     def finish(self) -> None:
+        logging.getLogger("mitmproxy").setLevel(logging.ERROR)
         (host, port, *_), *_ = ctx.master.addons.get("proxyserver").listen_addrs()
         print(welcome.text(self._service, host, port), flush=True)
 
@@ -72,6 +73,7 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # Of mitmproxy's own lines, several per connection, only what is wrong is news.
-    for name in ("mitmproxy", "asyncio"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # mitmproxy has several lines for each connection, of which only what is wrong is news; and of a start that
+    # goes wrong we tell ourselves.
+    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import ssl
 import time
@@ -310,7 +311,7 @@ def _reason(error: Exception) -> str:
         case aiohttp.ClientConnectorSSLError():
             return f"TLS: {getattr(error.os_error, 'reason', None) or error.os_error}"
         case aiohttp.ClientConnectorError():
-            return error.os_error.strerror or str(error.os_error)
+            return os.strerror(error.errno) if error.errno else str(error.os_error)
         case aiohttp.ServerDisconnectedError():
             return "closed the connection without an answer"
         case aiohttp.ClientPayloadError():

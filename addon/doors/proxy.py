@@ -76,6 +76,10 @@ class ProxyDoor:
             return
         start.ssl_conn = self._leaves.connection(address[0])
 
+    def tls_established_client(self, data: tls.TlsData) -> None:
+        # For mitmproxy's own displays: there is no server connection to tell it that the URL is an https one.
+        data.context.server.tls = True
+
     def tls_failed_client(self, data: tls.TlsData) -> None:
         address = data.context.server.address
         log.warning(

@@ -1,0 +1,104 @@
+"""What is between a client and the origin alone: streamed through, with the client's own credential, never cached."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from addon import reply, routing
+from addon.body import RelayedBody, VerifiedBody
+from addon.config import wellknown
+from addon.oci import Digest, OciError
+from addon.reply import Reply, Request, Served
+from addon.routing import Verdict
+from addon.upstream import EndpointError
+
+if TYPE_CHECKING:
+    from addon.body import Body
+    from addon.config.model import Endpoint
+    from addon.oci import Blob, Manifest
+    from addon.upstream import Response, Upstream
+
+# What of a client's pull means something to the origin.
+_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})
+# The connection's own, or already dealt with: the client has been told to continue.
+_NOT_RELAYED = frozenset({"host", "expect"})
+
+
+class Relay:
+    """Asks origins as the client itself would."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def pull(self, request: Request, asked: Manifest | Blob, origin: Endpoint) -> Reply:
+        """Content, or the challenge, that the origin gives this client. Raises EndpointError."""
+        sent = [(name, value) for name, value in request.headers if name.lower() in _PULL_HEADERS]
+        sent.append(("Accept-Encoding", "identity"))
+        response = await self._upstream.relay(origin, request.method, request.target, sent, follow=True)
+        body: Body = RelayedBody(response)
+        if response.status == 200 and isinstance(asked.reference, Digest) and asked.reference.verifiable:
+            body = VerifiedBody(body, asked.reference, origin.name)
+        headers = reply.end_to_end(response.headers.items())
+        content = await _unless_head(request, body)
+        return reply.ours(response.status, headers, content, Served("relayed from", origin.name), request)
+
+    async def ping(self, request: Request) -> Reply:
+        """The origin's own answer, for clients learn from it how to log in; ours only when it can give none."""
+        try:
+            response = await self._to_origin(request)
+        except EndpointError:
+            pass
+        else:
+            if routing.judge(response.status) is not Verdict.FAILED:
+                return await _passed_on(request, response)
+            await response.close()
+        headers = [("Content-Type", "application/json"), ("Content-Length", "2"), reply.API_VERSION]
+        served = Served("in place of", request.rule.registry)
+        return reply.ours(200, headers, b"" if request.method == "HEAD" else b"{}", served, request)
+
+    async def pass_on(self, request: Request) -> Reply:
+        """Everything that is the origin's own business, as the client wrote it. Raises OciError."""
+        if not request.rule.origins:
+            message = f"{request.rule.registry} is served from mirrors only (fallback = false): it can be pulled from"
+            raise OciError(403, "DENIED", message)
+        try:
+            return await _passed_on(request, await self._to_origin(request))
+        except EndpointError as error:
+            raise OciError(502, "UNAVAILABLE", str(error)) from None
+
+    async def _to_origin(self, request: Request) -> Response:
+        headers = [
+            (name, value) for name, value in reply.end_to_end(request.headers) if name.lower() not in _NOT_RELAYED
+        ]
+        problem = EndpointError("the origin is never asked")
+        for origin in request.rule.origins:
+            try:
+                return await self._upstream.relay(origin, request.method, request.target, headers, request.body)
+            except EndpointError as error:
+                problem = EndpointError(f"{origin.name}: {error}")
+                if request.body is not None:  # it cannot be sent twice
+                    break
+        raise problem
+
+
+async def _unless_head(request: Request, body: Body) -> Body | bytes:
+    if request.method != "HEAD":
+        return body
+    await body.close()
+    return b""
+
+
+async def _passed_on(request: Request, response: Response) -> Reply:
+    """An origin's answer as it is; only a Location at the address behind `server` must lead back through us."""
+    headers = reply.end_to_end(response.headers.items())
+    reached = response.endpoint.url.partition("://")[2]
+    if reached != wellknown.api_host(request.rule.registry):
+        headers = [(n, _relative(v, reached) if n.lower() == "location" else v) for n, v in headers]
+    body = await _unless_head(request, RelayedBody(response))
+    return Reply(response.status, tuple(headers), body, Served("passed on to", response.endpoint.name))
+
+
+def _relative(location: str, authority: str) -> str:
+    url = urlsplit(location)
+    return urlunsplit(url._replace(scheme="", netloc="")) if url.netloc == authority else location
