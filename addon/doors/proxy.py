@@ -17,6 +17,7 @@ from addon.body import BodyCut
 from addon.doors.leaves import Leaves
 from addon.doors.streaming import ITSELF, RegistryHttpLayer, RequestBody, StreamedResponse, Turn
 from addon.reply import Reply, Request
+from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
     from mitmproxy import tls
@@ -55,9 +56,12 @@ class ProxyDoor:
         context = nextlayer.context
         if nextlayer.layer:
             return
-        if context.server.address and starts_like_tls_record(nextlayer.data_client()):
-            # Without mitmproxy's server side: the engine makes its own connections.
-            nextlayer.layer = ClientTLSLayer(context)
+        if starts_like_tls_record(nextlayer.data_client()):
+            if context.server.address:
+                # Without mitmproxy's server side: the engine makes its own connections.
+                nextlayer.layer = ClientTLSLayer(context)
+            else:
+                _hang_up(context.client, "speaks TLS to the proxy's port: write http://, not https://, in HTTPS_PROXY")
             return
         # Script addons are asked before mitmproxy's own, whose choice is only to be refined.
         ctx.master.addons.get("nextlayer").next_layer(nextlayer)
@@ -68,13 +72,12 @@ class ProxyDoor:
 
     def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
-        if address is None:
-            log.warning(
-                "%s speaks TLS to the proxy's own port: write http://, not https://, in HTTPS_PROXY",
-                _peer(start.context.client),
-            )
-            return
-        start.ssl_conn = self._leaves.connection(address[0])
+        assert address  # by next_layer
+        try:
+            start.ssl_conn = self._leaves.connection(address[0])
+        except AuthorityError as error:
+            # mitmproxy would leave the client waiting.
+            _hang_up(start.context.client, f"cannot be shown a certificate: {error}")
 
     def tls_established_client(self, data: tls.TlsData) -> None:
         # For mitmproxy's own displays: there is no server connection to tell it that the URL is an https one.
@@ -85,7 +88,7 @@ class ProxyDoor:
         log.warning(
             "%s broke off TLS for %s (%s); if it does not trust the CA yet, install %s there",
             _peer(data.context.client),
-            address[0] if address else "the proxy",
+            address and address[0],
             data.conn.error,
             self._service.authority.root_path,
         )
@@ -211,6 +214,11 @@ def _writer(client: Client) -> asyncio.StreamWriter:
     writer = _proxyserver().connections[client.id].transports[client].writer
     assert isinstance(writer, asyncio.StreamWriter)
     return writer
+
+
+def _hang_up(client: Client, reason: str) -> None:
+    log.error("%s %s", _peer(client), reason)
+    _writer(client).transport.abort()
 
 
 def _peer(client: Client) -> str:
