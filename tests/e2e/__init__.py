@@ -1,0 +1,1 @@
+"""The real proxy with real clients and registries, over loopback sockets."""

@@ -1,0 +1,188 @@
+"""The real proxy as a process of its own, and a client that says through it exactly what a test wants."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import ssl
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+from support.processes import Lines, Program, clean_env
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# GET docker.io/library/app blob sha256:ab12cd34ef56 200 miss from 127.0.0.1:5001 1.2 MB 3 ms
+LOG_LINE = re.compile(
+    r"(?P<method>GET|HEAD) (?P<repository>\S+) (?P<kind>manifest|blob) (?P<reference>\S+) (?P<status>\d{3}) "
+    r"(?P<cache>hit|miss|stale)(?: from (?P<endpoint>\S+))?"
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One line of the proxy's log about a request that its engine answered."""
+
+    method: str
+    repository: str
+    kind: str
+    reference: str
+    status: int
+    cache: str
+    endpoint: str | None
+
+
+class Proxy:
+    def __init__(self, program: Program, host: str, port: int, data: Path) -> None:
+        self.program = program
+        self.host = host
+        self.port = port
+        self.url = f"http://{host}:{port}"
+        self.data = data
+        self.ca = data / "ca" / "ca.crt"
+        self.cache = data / "cache"
+
+    @property
+    def log(self) -> Lines:
+        return self.program.err
+
+    def answered(self, since: int = 0) -> list[Answered]:
+        """From line number `since` of the log on; a line may come after its answer."""
+        return [
+            Answered(
+                match["method"],
+                match["repository"],
+                match["kind"],
+                match["reference"],
+                int(match["status"]),
+                match["cache"],
+                match["endpoint"],
+            )
+            for match in self.log.matching(LOG_LINE.pattern, since)
+        ]
+
+    def wait_answered(self, count: int, since: int = 0) -> list[Answered]:
+        """Until the log has so many such lines."""
+        self.log.wait_for(LOG_LINE.pattern, since=since, count=count)
+        return self.answered(since)
+
+    def client(self, host: str, *, ca: Path | None = None) -> RawClient:
+        return RawClient(self, host, ca or self.ca)
+
+
+@contextmanager
+def serve(folder: Path, config: str, *, data: Path | None = None, **env: str) -> Iterator[Proxy]:
+    """`mirrortap serve`. It must end with exit code 0 on SIGTERM (unless the test itself failed)."""
+    data = data or folder / "data"
+    options: list[str | Path] = [
+        "--config",
+        _config_file(folder, config),
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        data,
+    ]
+    argv = [sys.executable, "-m", "addon.cli", "serve", *options]
+    with _running(folder, argv, r"listening on http://([^\s:]+):(\d+)", data, env) as proxy:
+        yield proxy
+
+
+@contextmanager
+def mitmdump(folder: Path, config: str) -> Iterator[Proxy]:
+    """The same proxy as a script of plain mitmdump. Its log is what mitmdump writes."""
+    data = folder / "data"
+    argv: list[str | Path] = [
+        Path(sys.executable).parent / "mitmdump",
+        *("-s", ROOT / "addon" / "mirrortap.py"),
+        *("--set", f"mirrortap_config={_config_file(folder, config)}"),
+        *("--set", f"mirrortap_data={data}"),
+        *("--listen-host", "127.0.0.1", "-p", "0"),
+    ]
+    with _running(folder, argv, r"proxy listening at ([^\s:]+):(\d+)", data, {}) as proxy:
+        yield proxy
+
+
+@contextmanager
+def _running(
+    folder: Path, argv: Sequence[str | Path], listening: str, data: Path, env: Mapping[str, str]
+) -> Iterator[Proxy]:
+    with Program(argv, env=proxy_env(folder, **env), cwd=ROOT) as program:
+        try:
+            found = program.out.wait_for(listening, timeout=30)
+        except AssertionError as silent:
+            raise AssertionError(f"the proxy does not listen:\n{program.output()}") from silent
+        yield Proxy(program, found[1], int(found[2]), data)
+        assert program.stop() == 0, program.output()
+
+
+def proxy_env(folder: Path, **more: str) -> dict[str, str]:
+    """No proxies or CA bundles of this machine: what the proxy trusts is what its configuration says."""
+    # Coverage and the like measure a child through variables of theirs.
+    measuring = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    return clean_env(folder / "home", PYTHONUNBUFFERED="1", **measuring, **more)
+
+
+def _config_file(folder: Path, config: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mirrortap.toml"
+    path.write_text(config)
+    return path
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class RawClient:
+    """Requests to one host through the proxy (CONNECT, then TLS), with a connection for each."""
+
+    def __init__(self, proxy: Proxy, host: str, ca: Path) -> None:
+        self._proxy = proxy
+        self._host = host
+        self._ca = ca
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """For tests that read the body piece by piece, or not at all."""
+        context = ssl.create_default_context(cafile=str(self._ca))
+        connection = http.client.HTTPSConnection(self._proxy.host, self._proxy.port, context=context, timeout=30)
+        name, _, port = self._host.partition(":")
+        connection.set_tunnel(name, int(port or 443))
+        return connection
+
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
+        connection = self.connect()
+        try:
+            connection.request(method, path, body=body, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return Response(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
+        return self.request("GET", path, headers)
+
+
+def token_from(realm: str, scope: str, authorization: str | None, ca: Path) -> str:
+    """What a client does with a Bearer challenge; the token server is reached directly."""
+    request = Request(f"{realm}?{urlencode({'service': 'test-registry', 'scope': scope})}")
+    if authorization:
+        request.add_header("Authorization", authorization)
+    with urlopen(request, context=ssl.create_default_context(cafile=str(ca))) as answer:
+        token = json.load(answer)["token"]
+    assert isinstance(token, str)
+    return token
