@@ -204,7 +204,7 @@ class Upstream:
         # While a client uploads, silence from the registry means nothing.
         patience = _UPLOAD_ANSWER if body is not None else None
         try:
-            async with asyncio.timeout(patience or timeouts.connect + timeouts.first_byte):
+            async with asyncio.timeout(patience or timeouts.first_byte):
                 response = await self._session.request(
                     method,
                     url,

@@ -60,7 +60,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds until the next endpoint is tried (`connect`, `first_byte`), or a transfer given up (`stall`)."""
+    """Seconds: until there is a connection; until an answer begins, connecting included; without a byte of a body."""
 
     connect: float = 5.0
     first_byte: float = 20.0
