@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import click
 
+from addon import __version__
 from addon.serve import ListenError, serve
 from addon.service import Service, StartError
 
@@ -17,14 +19,14 @@ class _Address(click.ParamType[tuple[str, int]]):
     name = "host:port"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r} is not HOST:PORT, like 127.0.0.1:3128", param, ctx)
-        return host.strip("[]"), int(port)
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):([0-9]{1,5})", value)
+        if not match or int(match[3]) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT, like 127.0.0.1:3128 or [::1]:3128", param, ctx)
+        return match[1] or match[2], int(match[3])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="mirrortap")
+@click.version_option(__version__)
 def main() -> None:
     """An HTTPS proxy that serves container image pulls from mirrors and a cache."""
 

@@ -7,6 +7,8 @@ The `[registry."host"]` tables mean what they mean to BuildKit
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import os
 import re
 import ssl
 import tomllib
@@ -29,11 +31,11 @@ from addon.config.model import (
     is_address,
     origin_of,
 )
+from ca.authority import AuthorityError, dns_name
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_HOST = rf"(?:\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*)"
-_AUTHORITY = re.compile(rf"{_HOST}(?::(\d{{1,5}}))?")
+_AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
 _PATH = re.compile(r"[a-z0-9._/-]*")
 
 
@@ -98,7 +100,8 @@ def read(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); TOML files are") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: numbers and nesting beyond Python's own limits, too.
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     known = {key: value for key, value in document.items() if key in _File.model_fields}
     for key in document.keys() - known.keys():
@@ -116,7 +119,7 @@ def _explain(path: Path, error: Any) -> str:
     dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (*where, key))
     if error["type"] == "extra_forbidden":
         table: type[_Table] = _MirrortapTable if where[0] == "mirrortap" else _RegistryTable
-        if "keypair" in where:
+        if where[2:3] == ["keypair"]:
             table = _KeyPairTable
         keys = [name.replace("_", "-") for name in table.model_fields]
         meant = difflib.get_close_matches(key, keys, n=1)
@@ -134,7 +137,7 @@ class _Reader:
         self._file = file
         self._tables: dict[str, tuple[str, _RegistryTable]] = {}
         for key, table in file.registry.items():
-            registry = wellknown.canonical(self._authority(key, f'registry."{key}"'))
+            registry = _registry(self._authority(key, f'registry."{key}"'))
             if registry in self._tables:
                 other = self._tables[registry][0]
                 self._fail(f'registry."{key}"', f'is the same registry as registry."{other}"; keep one of the two')
@@ -146,7 +149,8 @@ class _Reader:
         rules = {}
         warnings = []
         for registry, (key, table) in self._tables.items():
-            if is_address(host_of(registry)) or "_" in host_of(registry):
+            host = host_of(registry)
+            if is_address(host) or "_" in host:
                 # Such tables are common: they say how a mirror is reached.
                 if table.mirrors:
                     warnings.append(
@@ -154,6 +158,10 @@ class _Reader:
                         "with an underscore, cannot be intercepted, for no certificate may stand for it"
                     )
                 continue
+            try:
+                dns_name(host)
+            except AuthorityError as error:
+                self._fail(f'registry."{key}"', f"no certificate can stand for it: {error}")
             rules[registry] = self._rule(registry, key, table)
         for registry, mirrors in wellknown.DEFAULT_MIRRORS.items():
             if registry not in rules:
@@ -182,18 +190,21 @@ class _Reader:
             api_host = wellknown.api_host(registry)
             return self._endpoints(registry, api_host, "", is_origin=True)
         where = f'registry."{key}".server'
-        url = urlsplit(table.server)
+        try:
+            url = urlsplit(table.server)
+        except ValueError as error:
+            self._fail(where, f"{table.server!r} is not a URL: {error}")
         if url.scheme not in ("http", "https") or not url.netloc:
             self._fail(where, f'{table.server!r} is not a URL: write "https://host[:port]"')
         if url.path.strip("/") not in ("", "v2") or url.query or url.fragment:
             self._fail(where, f'{table.server!r} has a path: only "scheme://host[:port]" can be an origin')
         authority = self._authority(url.netloc, where)
         tls = self._tls[registry]
-        return (Endpoint(authority, f"{url.scheme}://{authority}", tls=tls, is_origin=True),)
+        return (Endpoint(_registry(authority), _url(url.scheme, authority), tls=tls, is_origin=True),)
 
     def _mirror(self, mirror: str, where: str) -> tuple[Endpoint, ...]:
         if "://" in mirror:
-            rest = mirror.partition("://")[2]
+            rest = mirror.partition("://")[2].partition("/")[0]
             hint = f'; for plain http add [registry."{rest}"] http = true' if mirror.startswith("http:") else ""
             self._fail(where, f'{mirror!r} has a scheme: write "host[:port][/path]"{hint}')
         authority, _, path = mirror.partition("/")
@@ -206,7 +217,7 @@ class _Reader:
 
     def _endpoints(self, name: str, authority: str, path: str, *, is_origin: bool = False) -> tuple[Endpoint, ...]:
         """One endpoint, or two where BuildKit too tries both: https unverified, then http."""
-        registry = wellknown.canonical(authority)
+        registry = _registry(authority)
         table = self._tables[registry][1] if registry in self._tables else _RegistryTable()
         host = host_of(authority)
         loopback = host in ("localhost", "::1") or (is_address(host) and host.startswith("127."))
@@ -214,21 +225,25 @@ class _Reader:
         tls = self._tls.get(registry, Tls())
         schemes = ["https"] if table.insecure or not http else []
         schemes += ["http"] if http else []
-        return tuple(Endpoint(name, f"{s}://{authority}", path, tls, is_origin) for s in schemes)
+        return tuple(Endpoint(name, _url(s, authority), path, tls, is_origin) for s in schemes)
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
         where = f'registry."{key}"'
-        ca = [self._ca(self._resolve(name), f"{where}.ca[{i}]") for i, name in enumerate(table.ca)]
-        pairs = [
-            self._keypair(self._resolve(pair.cert), self._resolve(pair.key), f"{where}.keypair[{i}]")
-            for i, pair in enumerate(table.keypair)
-        ]
+        ca = []
+        for i, name in enumerate(table.ca):
+            where_in = f"{where}.ca[{i}]"
+            ca.append(self._ca(self._resolve(name, where_in), where_in))
+        pairs = []
+        for i, pair in enumerate(table.keypair):
+            where_in = f"{where}.keypair[{i}]"
+            certificate, key_file = self._resolve(pair.cert, where_in), self._resolve(pair.key, where_in)
+            pairs.append(self._keypair(certificate, key_file, where_in))
         for i, name in enumerate(table.tlsconfigdir):
-            folder = self._resolve(name)
-            if not folder.is_dir():
-                self._fail(f"{where}.tlsconfigdir[{i}]", f"{folder} is not a folder")
-            # docker's certs.d convention, which BuildKit follows: *.crt are CAs, X.cert goes with X.key
             where_in = f"{where}.tlsconfigdir[{i}]"
+            folder = self._resolve(name, where_in)
+            if not os.path.isdir(folder):
+                self._fail(where_in, f"{_shown(folder)} is not a folder")
+            # docker's certs.d convention, which BuildKit follows: *.crt are CAs, X.cert goes with X.key
             ca += [self._ca(path, where_in) for path in sorted(folder.glob("*.crt"))]
             pairs += [self._keypair(path, path.with_suffix(".key"), where_in) for path in sorted(folder.glob("*.cert"))]
         return Tls(tuple(ca), tuple(pairs), verify=not table.insecure)
@@ -238,8 +253,8 @@ class _Reader:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
         except ssl.SSLError:
             self._fail(where, f"{path} holds no PEM certificate")
-        except OSError as error:
-            self._fail(where, f"{path} cannot be read: {error.strerror}")
+        except (OSError, ValueError) as error:
+            self._fail(where, f"{_shown(path)} cannot be read: {_why(error)}")
         return path
 
     def _keypair(self, certificate: Path, key: Path, where: str) -> KeyPair:
@@ -251,20 +266,48 @@ class _Reader:
                 where,
                 f"{certificate} and {key} are no PEM certificate with its unencrypted key: {error.reason}",
             )
-        except OSError as error:
-            self._fail(where, f"{certificate} or {key} cannot be read: {error.strerror}")
+        except (OSError, ValueError) as error:
+            self._fail(where, f"{_shown(certificate)} or {_shown(key)} cannot be read: {_why(error)}")
         return KeyPair(certificate, key)
 
-    def _resolve(self, name: str) -> Path:
-        path = Path(name).expanduser()
+    def _resolve(self, name: str, where: str) -> Path:
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:
+            self._fail(where, f"{name!r}: there is no such user")
         return path if self._path is None else self._path.parent / path
 
     def _authority(self, text: str, where: str) -> str:
         authority = text.lower()
         match = _AUTHORITY.fullmatch(authority)
-        if not match or not 0 < int(match[1] or 443) < 65536:
+        if not match or int(match[2] or 443) > 65535 or (match[1] and not _is_ipv6(match[1])):
             self._fail(where, f"{text!r} is not host[:port]")
-        return authority.removesuffix(":443")
+        return authority
 
     def _fail(self, key: str, message: str) -> NoReturn:
         raise ConfigError(f"{self._path}: {key}: {message}")
+
+
+def _registry(authority: str) -> str:
+    """The name that a registry goes by: 443 is where it is anyway."""
+    return wellknown.canonical(authority.removesuffix(":443"))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _url(scheme: str, authority: str) -> str:
+    return f"{scheme}://{authority.removesuffix(':443') if scheme == 'https' else authority}"
+
+
+def _shown(path: Path) -> str:
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def _why(error: OSError | ValueError) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -81,12 +81,16 @@ class Config:
     def rule(self, host: str, port: int) -> Rule | None:
         """The rule for what a client reaches at host and port, or None: not a registry of ours, tunnel it."""
         host = host.lower().rstrip(".")
+        named = self.rules.get(f"{host}:{port}")
+        if named or port not in (443, 80):
+            return named
         # 80 too: a client that speaks plain http to a registry still means that registry.
-        registry = wellknown.canonical(host if port in (443, 80) else f"{host}:{port}")
-        rule = self.rules.get(registry)
-        if rule or not wellknown.is_public(registry):
+        registry = wellknown.canonical(host)
+        if rule := self.rules.get(registry):
             return rule
-        return Rule(registry, origins=(origin_of(registry),), tag_ttl=self.tag_ttl)
+        if wellknown.is_public(registry):
+            return Rule(registry, origins=(origin_of(registry),), tag_ttl=self.tag_ttl)
+        return None
 
     def certificate_names(self) -> list[str]:
         """DNS names that leaves may be issued for; each stands for itself and its subdomains."""
