@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_BEARER = re.compile(r"(?:^|,)\s*bearer\s+(.+)", re.IGNORECASE | re.DOTALL)
-_PARAMETER = re.compile(r'\s*,?\s*([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+# One of: a parameter, or a scheme with the token68 that some have instead of parameters. What is taken is never given
+# back (the possessive quantifiers), so that a hostile header takes no time.
+_PARAMETER = re.compile(rf'({_TOKEN})[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^ \t,"]++))', re.DOTALL)
+_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]++[A-Za-z0-9._~+/-]++=*+(?=[ \t]*+(?:,|$)))?+")
+_BETWEEN = re.compile(r"[ \t,]*+")
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,27 @@ class Bearer:
 
 
 def bearer(challenges: Iterable[str]) -> Bearer | None:
-    """The Bearer challenge among these header values, or None when there is no usable one."""
+    """The first Bearer challenge with a realm among these header values, None when there is none."""
     for value in challenges:
-        found = _BEARER.search(value)
-        if not found:
-            continue
-        parameters = {}
-        position = 0
-        while match := _PARAMETER.match(found[1], position):
-            quoted, plain = match[2], match[3]
-            parameters[match[1].lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            position = match.end()
-        if parameters.get("realm"):
-            return Bearer(parameters["realm"], parameters.get("service"), parameters.get("scope"))
+        for scheme, parameters in _parse(value):
+            if scheme == "bearer" and parameters.get("realm"):
+                return Bearer(parameters["realm"], parameters.get("service"), parameters.get("scope"))
     return None
+
+
+def _parse(value: str) -> list[tuple[str, dict[str, str]]]:
+    found: list[tuple[str, dict[str, str]]] = []
+    position = 0
+    while match := _BETWEEN.match(value, position):
+        position = match.end()
+        if parameter := _PARAMETER.match(value, position):
+            name, quoted, plain = parameter.groups()
+            if found:
+                found[-1][1][name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            position = parameter.end()
+        elif scheme := _SCHEME.match(value, position):
+            found.append((scheme[1].lower(), {}))
+            position = scheme.end()
+        else:
+            break
+    return found

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def line(rule: Rule, method: str, target: str, reply: Reply, sent: int, seconds: float, cut: str | None) -> str:
     """`target` is the path as asked; `sent` the body's bytes; `cut` why the transfer was broken off, if it was."""
     # Without its query, which may hold a secret (an upload's state, a token).
-    what = f"{rule.registry}{target.partition('?')[0]}"
+    path = target.partition("?")[0]
+    what = f"{rule.registry}{path if path.isprintable() else ascii(path)}"
     try:
         match oci.understand(method, target):
             case Manifest(repository, reference) | Blob(repository, reference) as asked:
@@ -38,4 +39,4 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"

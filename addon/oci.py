@@ -33,7 +33,7 @@ _HEX = re.compile(r"[0-9a-f]+")
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_TARGET = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+_TARGET = re.compile(r"/v2/(?P<name>.*)/(?P<kind>manifests|blobs)/(?P<reference>[^/]*|[^/]+:.*)", re.DOTALL)
 # A colon is what tells a digest from a tag; clients that escape it mean the same thing.
 _MAX_NAME = 255
 
@@ -149,8 +149,6 @@ def understand(method: str, path: str) -> Target:
         return Ping()
     match = _TARGET.fullmatch(path)
     if not match:
-        if path.startswith("/v2/") and re.search(r"/(manifests|blobs)/", path) and "/uploads/" not in path:
-            raise OciError(400, "NAME_INVALID", f"{_shown(path)} names neither a manifest nor a blob")
         return Other()
     name, reference = match["name"], match["reference"]
     if match["kind"] == "blobs" and reference == "uploads":
