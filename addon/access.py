@@ -31,8 +31,9 @@ class Links:
         )
 
     def known(self, registry: str, repository: str, digest: Digest) -> bool:
-        row = self._database.execute(
+        rows = database.read(
+            self._database,
             "SELECT 1 FROM link WHERE registry = ? AND repository = ? AND digest = ?",
             (registry, repository, str(digest)),
-        ).fetchone()
-        return row is not None
+        )
+        return bool(rows)

@@ -52,17 +52,25 @@ class FileBody:
         want = CHUNK if self._end is None else min(CHUNK, self._end - self._offset)
         if self._growth and want:
             want = min(want, await self._growth.grown(self._offset) - self._offset)
+            if not want and self._end is not None:
+                raise BodyCut("the content is shorter than announced")
         if want <= 0:
             return b""
         try:
             # In the page cache, as fresh and popular content is: no thread is worth its while.
             data = _read_cached(self._fd, want, self._offset)
         except OSError:
-            data = await asyncio.to_thread(os.pread, self._fd, want, self._offset)
+            data = await self._read_waiting(want)
         if not data and self._end is not None:
             raise BodyCut("a cached file is shorter than it was")
         self._offset += len(data)
         return data
+
+    async def _read_waiting(self, size: int) -> bytes:
+        try:
+            return await asyncio.to_thread(os.pread, self._fd, size, self._offset)
+        except OSError as error:
+            raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
 
     async def close(self) -> None:
         os.close(self._fd)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from addon.store import StoreError
 
@@ -19,9 +19,10 @@ CREATE TABLE tag (
     registry TEXT, repository TEXT, tag TEXT,
     accepts TEXT,       -- the manifest types the asking client admits: they may change what a tag points to
     digest TEXT,
-    checked REAL,       -- when an endpoint last said so, seconds since the epoch
+    checked REAL,       -- when an endpoint last said so, seconds since the epoch; clocks may be set back, so that
+                        -- the newest answer is the one with the highest rowid
     PRIMARY KEY (registry, repository, tag, accepts, digest)
-) WITHOUT ROWID;
+);
 CREATE TABLE link (     -- which repository is known to hold which digest
     registry TEXT, repository TEXT, digest TEXT,
     PRIMARY KEY (registry, repository, digest)
@@ -67,6 +68,15 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def read(connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    """The rows, none when they cannot be had: what is not known is asked upstream."""
+    try:
+        return connection.execute(statement, values).fetchall()
+    except sqlite3.Error as error:
+        log.warning("the cache's database cannot be read: %s", error)
+        return []
 
 
 def write(connection: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> None:

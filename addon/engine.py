@@ -99,14 +99,18 @@ class Engine:
             if request.method == "HEAD":
                 return self._described(request, response, None)
             return await self._by_tag_unannounced(request, asked, accept)
-        self._tags.record(*key, digest)
+        news = self._tags.record(*key, digest)
         self._links.add(registry, repository, digest)
         if found := self._manifest(request, digest, Served("hit")):
-            self._note_index()
+            if news:
+                self._note_index()
             return found
         if request.method == "HEAD":
             return self._described(request, response, digest)
-        return await self._by_digest(request, Manifest(repository, digest), digest)
+        try:
+            return await self._content(request, Manifest(repository, digest), digest)
+        except _NotFound as missing:
+            return await self._unresolved(request, asked, accepts, missing.attempts)
 
     async def _by_tag_unannounced(self, request: Request, asked: Manifest, accept: Headers) -> Reply:
         """A tag whose registry does not say a digest: the bytes tell it."""
@@ -120,15 +124,17 @@ class Engine:
             attempt = Attempt(response.endpoint, str(error))
             raise routing.most_telling(asked, request.rule.registry, [attempt]) from None
         digest = Digest.of(content)
-        headers = [
-            (
-                "Content-Type",
-                response.headers.get("Content-Type") or oci.media_type(content) or oci.OCI_MANIFEST,
-            ),
-            ("Content-Length", str(len(content))),
-            ("Docker-Content-Digest", str(digest)),
-            reply.API_VERSION,
-        ]
+        try:
+            await asyncio.to_thread(self._store.add, digest, content)
+        except OSError as error:
+            self._warn_of_store(error)
+        else:
+            registry, repository, tag = request.rule.registry, asked.repository, str(asked.reference)
+            self._links.add(registry, repository, digest)
+            if self._tags.record(registry, repository, tag, oci.accepted(request.header_values("accept")), digest):
+                self._note_index()
+        media_type = response.headers.get("Content-Type") or oci.media_type(content) or oci.OCI_MANIFEST
+        headers = reply.describing(digest, len(content), media_type)
         return reply.ours(200, headers, content, Served("miss from", response.endpoint.name), request)
 
     async def _unresolved(
@@ -148,6 +154,15 @@ class Engine:
     # By digest: from the store, from a running fill, or by a new fill.
 
     async def _by_digest(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
+        try:
+            return await self._content(request, asked, digest)
+        except _NotFound as missing:
+            if routing.origin_refused(missing.attempts):
+                return await self._as_client(request, asked, missing.attempts)
+            raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
+
+    async def _content(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
+        """Content that anybody may have. Raises _NotFound."""
         registry, repository = request.rule.registry, asked.repository
         fill = self._fills.running(digest)
         held = fill is not None or self._store.size(digest) is not None
@@ -163,21 +178,27 @@ class Engine:
                     return self._described(request, response, digest)
             if found := self._stored(request, asked, digest):
                 return found
-            fill = self._fills.running(digest)
-            if fill is None:
-                if request.method == "HEAD":
-                    async with await self._ask(request, "HEAD", asked) as response:
-                        return self._described(request, response, digest)
-                fill = self._start_fill(request, asked, digest)
-            await fill.opened()
-            return self._filling(request, asked, fill)
-        except _NotFound as missing:
-            if routing.origin_refused(missing.attempts):
-                return await self._as_client(request, asked, missing.attempts)
-            raise routing.most_telling(asked, registry, missing.attempts) from None
+            if request.method == "HEAD" and self._fills.running(digest) is None:
+                async with await self._ask(request, "HEAD", asked) as response:
+                    return self._described(request, response, digest)
+            return self._filling(request, asked, await self._fill(request, asked, digest))
         except OSError as error:
-            log.warning("%s: the cache cannot be used (%s); serving past it", self._store.folder, error.strerror)
+            self._warn_of_store(error)
             return await self._past_the_store(request, asked, digest)
+
+    async def _fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
+        """The running fill, or a new one, as soon as an endpoint has begun to send. Raises _NotFound or OSError."""
+        fill = self._fills.running(digest)
+        if fill and fill.repository != (request.rule.registry, asked.repository):
+            try:
+                await fill.opened()
+            except (_NotFound, BodyCut):
+                # What could not be opened for another repository says nothing of this one; and where it was asked,
+                # this client's credential has no business.
+                fill = self._fills.running(digest)
+        fill = fill or self._start_fill(request, asked, digest)
+        await fill.opened()
+        return fill
 
     def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
         registry, repository = request.rule.registry, asked.repository
@@ -216,7 +237,9 @@ class Engine:
         media_type = _BLOB_TYPE
         if isinstance(asked, Manifest):
             media_type = fill.content_type or oci.OCI_MANIFEST
-        return reply.content(request, fill.digest, fill.size, media_type, Served("miss from", fill.source), fill.body)
+        # What is complete, and only on its way to the disk, is as good as stored.
+        served = Served("hit") if fill.verified else Served("miss from", fill.source)
+        return reply.content(request, fill.digest, fill.size, media_type, served, fill.body)
 
     def _described(self, request: Request, response: Response, digest: Digest | None) -> Reply:
         """The answer to a HEAD that an endpoint has just answered for everybody."""
@@ -225,14 +248,14 @@ class Engine:
         return reply.ours(200, headers, b"", Served("miss from", response.endpoint.name), request)
 
     async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
-        try:
-            response = await self._ask(request, "GET", asked)
-        except _NotFound as missing:
-            raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
+        response = await self._ask(request, "GET", asked)
         name = response.endpoint.name
         body = VerifiedBody(RelayedBody(response), digest, name)
         headers = reply.describing(digest, response.size, response.headers.get("Content-Type") or _BLOB_TYPE)
         return reply.ours(200, headers, body, Served("miss from", name), request)
+
+    def _warn_of_store(self, error: OSError) -> None:
+        log.warning("%s: the cache cannot be used (%s); serving past it", self._store.folder, error.strerror)
 
     # Upstream.
 
@@ -254,7 +277,11 @@ class Engine:
                 attempts.append(Attempt(endpoint, str(error)))
             else:
                 encoding = response.headers.get("Content-Encoding", "identity")
-                if encoding != "identity":
+                if response.headers.get("Content-Type", "").startswith("text/html"):
+                    attempts.append(
+                        Attempt(endpoint, f"HTTP {response.status} with a web page, not a registry's answer")
+                    )
+                elif encoding != "identity":
                     attempts.append(Attempt(endpoint, f"sends the body {encoding}-encoded, unasked"))
                 elif routing.judge(response.status) is Verdict.FOUND:
                     return response

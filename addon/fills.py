@@ -31,10 +31,14 @@ class Fill:
         self.content_type: str | None = None
         self._partial: Partial | None = None
         self._written = 0
-        self._verified = False
+        self.verified = False
         self._failure: str | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Condition()
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
 
     async def opened(self) -> None:
         """Waits until an endpoint has begun to send. Raises what the opener raised, or OSError."""
@@ -44,19 +48,21 @@ class Fill:
     async def grown(self, offset: int) -> int:
         """Bytes that may be shown, once there are more than `offset` or no more will come. Raises BodyCut."""
         async with self._progress:
-            await self._progress.wait_for(lambda: self._showable() > offset or self._verified or self._failure)
+            await self._progress.wait_for(lambda: self._showable() > offset or self.verified or self._failure)
         if self._failure:
             raise BodyCut(self._failure)
         return self._showable()
 
     def body(self, start: int = 0, end: int | None = None) -> FileBody:
-        """What has come and what will; only after `opened`. Raises OSError."""
+        """What has come and what will; only after `opened`. Raises BodyCut or OSError."""
+        if self._failure:
+            raise BodyCut(self._failure)
         assert self._partial
         return FileBody(self._partial.reader(), start, self.size if end is None else end, self)
 
     def _showable(self) -> int:
         # The last byte is held back until the digest is right: a client must never hold a complete wrong blob.
-        return self._written if self._verified else max(0, self._written - 1)
+        return self._written if self.verified else max(0, self._written - 1)
 
     async def run(self, store: Store, open_source: Callable[[], Awaitable[Response]]) -> bool:
         """Downloads; whether the content is now in the store."""
@@ -66,10 +72,17 @@ class Fill:
                 self.size = response.size
                 self.content_type = response.headers.get("Content-Type")
                 self._partial = await asyncio.to_thread(store.begin, self.digest)
-                self._opened.set_result(None)
+                # An announced length of 0 would make the answer complete before anything is verified.
+                if self.size != 0:
+                    self._opened.set_result(None)
                 while chunk := await response.read():
                     await asyncio.to_thread(self._partial.write, chunk)
                     await self._moved(written=len(chunk))
+            self._partial.verify()
+            # Readers need not wait until the disk has it too.
+            await self._moved(verified=True)
+            if not self._opened.done():
+                self._opened.set_result(None)
             await asyncio.to_thread(self._partial.commit)
         except (EndpointError, DigestMismatch) as error:
             await self._failed(f"{self.source} sent a bad {self.digest}: {error}")
@@ -81,26 +94,29 @@ class Fill:
             await self._failed("the proxy is stopping")
             raise
         else:
-            await self._moved(verified=True)
             return True
+        finally:
+            if self._partial:
+                self._partial.close()
         return False
 
     async def _moved(self, *, written: int = 0, verified: bool = False) -> None:
         async with self._progress:
             self._written += written
-            self._verified = verified
+            self.verified = verified
             self._progress.notify_all()
 
     async def _failed(self, reason: str, error: Exception | None = None) -> None:
-        if self._partial:
-            self._partial.discard()
+        if self.verified:
+            log.warning("%s is served, but not cached: %s", self.digest, reason)
+            return
+        self._failure = reason
         if not self._opened.done():
             self._opened.set_exception(error or BodyCut(reason))
             self._opened.exception()  # seen: there may be no reader left to see it
         else:
             log.warning("%s; nothing of it is cached, and transfers of it are cut", reason)
         async with self._progress:
-            self._failure = reason
             self._progress.notify_all()
 
 
@@ -113,7 +129,13 @@ class Fills:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def running(self, digest: Digest) -> Fill | None:
-        return self._running.get(digest)
+        fill = self._running.get(digest)
+        return None if fill is None or fill.failed else fill
+
+    def _end(self, fill: Fill) -> None:
+        # Another may have been started by whoever saw this one fail.
+        if self._running.get(fill.digest) is fill:
+            del self._running[fill.digest]
 
     def start(
         self,
@@ -130,7 +152,7 @@ class Fills:
                 if await fill.run(self._store, open_source):
                     filled()
             finally:
-                del self._running[digest]
+                self._end(fill)
 
         task = asyncio.create_task(run(), name=f"fill {digest}")
         self._tasks.add(task)

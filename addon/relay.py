@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from addon import reply, routing
+from addon import reply
 from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
 from addon.reply import Reply, Request, Served
-from addon.routing import Verdict
 from addon.upstream import EndpointError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Relay:
         body: Body = RelayedBody(response)
         if response.status == 200 and isinstance(asked.reference, Digest) and asked.reference.verifiable:
             body = VerifiedBody(body, asked.reference, origin.name)
-        headers = reply.end_to_end(response.headers.items())
+        headers = reply.end_to_end(response.fields)
         content = await _unless_head(request, body)
         return reply.ours(response.status, headers, content, Served("relayed from", origin.name), request)
 
@@ -50,7 +49,7 @@ class Relay:
         except EndpointError:
             pass
         else:
-            if routing.judge(response.status) is not Verdict.FAILED:
+            if response.status < 500 and response.status != 429:
                 return await _passed_on(request, response)
             await response.close()
         headers = [("Content-Type", "application/json"), ("Content-Length", "2"), reply.API_VERSION]
@@ -91,7 +90,7 @@ async def _unless_head(request: Request, body: Body) -> Body | bytes:
 
 async def _passed_on(request: Request, response: Response) -> Reply:
     """An origin's answer as it is; only a Location at the address behind `server` must lead back through us."""
-    headers = reply.end_to_end(response.headers.items())
+    headers = reply.end_to_end(response.fields)
     reached = response.endpoint.url.partition("://")[2]
     if reached != wellknown.api_host(request.rule.registry):
         headers = [(n, _relative(v, reached) if n.lower() == "location" else v) for n, v in headers]

@@ -37,6 +37,13 @@ class Service:
 
     def _open(self, data: Path) -> None:
         self._lock = _lock(data)
+        try:
+            self._open_locked(data)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open_locked(self, data: Path) -> None:
         self.authority = Authority.open(data / "ca", self.config.certificate_names())
         self._store = Store(data / "cache")
         self._database = database.connect(data / "cache" / "mirrortap.sqlite")

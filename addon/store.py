@@ -34,18 +34,19 @@ class DigestMismatch(Exception):
 
 
 class Partial:
-    """Content that is being written and not verified yet. Methods block: call them in a thread."""
+    """Content that is being written. `write` and `commit` block: call them in a thread."""
 
     def __init__(self, folder: Path, final: Path, digest: Digest) -> None:
         self._final = final
         self._digest = digest
         self._hash = hashlib.new(digest.algorithm)
-        self._fd, name = tempfile.mkstemp(prefix=f"{digest.algorithm}-{digest.encoded}.", dir=folder)
-        self._name = name
+        self._fd, self._name = tempfile.mkstemp(prefix=f"{digest.algorithm}-{digest.encoded}.", dir=folder)
+        self._closed = False
 
     def reader(self) -> int:
-        """A descriptor of its own on the growing file; it stays good after `commit` and `discard`."""
-        return os.open(self._name, os.O_RDONLY | os.O_CLOEXEC)
+        """A descriptor for positional reads; good for as long as the caller keeps it. Raises OSError."""
+        # Not by the name, which a commit in another thread may be changing just now.
+        return os.open(self._final, os.O_RDONLY | os.O_CLOEXEC) if self._closed else os.dup(self._fd)
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -53,20 +54,24 @@ class Partial:
             view = view[os.write(self._fd, view) :]
         self._hash.update(data)
 
-    def commit(self) -> None:
-        """Makes the content visible, for good. Raises DigestMismatch, and then it never is."""
+    def verify(self) -> None:
+        """Raises DigestMismatch when the content is not what it should be."""
         if self._hash.hexdigest() != self._digest.encoded:
             raise DigestMismatch(f"the bytes have digest {self._digest.algorithm}:{self._hash.hexdigest()}")
+
+    def commit(self) -> None:
+        """Makes the content visible, for good, if it verifies. Raises DigestMismatch or OSError."""
+        self.verify()
         os.fchmod(self._fd, 0o644)
         os.fsync(self._fd)
         os.replace(self._name, self._final)
         _sync_folder(self._final.parent)
-        os.close(self._fd)
 
-    def discard(self) -> None:
+    def close(self) -> None:
+        """To be called last, and by the thread that calls `reader`. What is not committed is gone."""
+        os.close(self._fd)
+        self._closed = True
         with contextlib.suppress(OSError):
-            os.close(self._fd)
-        with contextlib.suppress(FileNotFoundError):
             os.unlink(self._name)
 
 
@@ -108,6 +113,15 @@ class Store:
         except OSError:
             return None
         return content if len(content) <= limit else None
+
+    def add(self, digest: Digest, content: bytes) -> None:
+        """Stores content that is at hand. Raises DigestMismatch or OSError."""
+        partial = self.begin(digest)
+        try:
+            partial.write(content)
+            partial.commit()
+        finally:
+            partial.close()
 
     def begin(self, digest: Digest) -> Partial:
         """Starts writing content. Raises OSError."""

@@ -32,9 +32,13 @@ class Tags:
         self._database = connection
         self._clock = clock
 
-    def record(self, registry: str, repository: str, tag: str, accepts: frozenset[str], digest: Digest) -> None:
-        """An endpoint has just said that the tag points at digest, for clients that admit these manifest types."""
+    def record(self, registry: str, repository: str, tag: str, accepts: frozenset[str], digest: Digest) -> bool:
+        """An endpoint has just said that the tag points at digest, for clients that admit these manifest types.
+
+        Returns whether that is news.
+        """
         key = (registry, repository, tag, _text(accepts))
+        newest = self._newest(*key)
         database.write(
             self._database,
             "INSERT OR REPLACE INTO tag (registry, repository, tag, accepts, digest, checked)"
@@ -45,36 +49,43 @@ class Tags:
         database.write(
             self._database,
             f"DELETE FROM tag WHERE {where} AND digest NOT IN"
-            f" (SELECT digest FROM tag WHERE {where} ORDER BY checked DESC LIMIT {_KEPT})",
+            f" (SELECT digest FROM tag WHERE {where} ORDER BY rowid DESC LIMIT {_KEPT})",
             (*key, *key),
         )
+        return newest is None or newest[0] != str(digest)
 
     def pointers(self, registry: str, repository: str, tag: str, accepts: frozenset[str]) -> list[Pointer]:
         """What the tag is known to have pointed at, newest first; for exactly these types before any others."""
         now = self._clock()
-        rows = self._database.execute(
+        rows = database.read(
+            self._database,
             "SELECT digest, checked FROM tag WHERE registry = ? AND repository = ? AND tag = ?"
-            " ORDER BY accepts = ? DESC, checked DESC",
+            " ORDER BY accepts = ? DESC, rowid DESC",
             (registry, repository, tag, _text(accepts)),
         )
         return [Pointer(Digest.parse(digest), max(0.0, now - checked)) for digest, checked in rows]
 
     def fresh(self, registry: str, repository: str, tag: str, accepts: frozenset[str], ttl: float) -> Pointer | None:
         """The pointer that may be believed without asking, or None."""
-        row = self._database.execute(
-            "SELECT digest, checked FROM tag WHERE registry = ? AND repository = ? AND tag = ? AND accepts = ?"
-            " ORDER BY checked DESC LIMIT 1",
-            (registry, repository, tag, _text(accepts)),
-        ).fetchone()
+        row = self._newest(registry, repository, tag, _text(accepts))
         if not row:
             return None
         age = self._clock() - row[1]
         # A clock that was set back must not make an answer good for ever.
         return Pointer(Digest.parse(row[0]), age) if 0 <= age < ttl else None
 
+    def _newest(self, *key: str) -> tuple[str, float] | None:
+        rows = database.read(
+            self._database,
+            "SELECT digest, checked FROM tag WHERE registry = ? AND repository = ? AND tag = ? AND accepts = ?"
+            " ORDER BY rowid DESC LIMIT 1",
+            key,
+        )
+        return rows[0] if rows else None
+
     def all(self) -> Iterator[tuple[str, Digest]]:
         """Every (reference, digest) known, the newest of a reference first."""
-        rows = self._database.execute("SELECT registry, repository, tag, digest FROM tag ORDER BY checked DESC")
+        rows = database.read(self._database, "SELECT registry, repository, tag, digest FROM tag ORDER BY rowid DESC")
         for registry, repository, tag, digest in rows:
             yield f"{registry}/{repository}:{tag}", Digest.parse(digest)
 

@@ -15,6 +15,7 @@ import aiohttp
 import certifi
 from yarl import URL
 
+from addon import __version__
 from addon.challenge import Bearer, bearer
 from addon.config.model import Config, Endpoint, Tls, host_of
 
@@ -31,7 +32,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A registry may take long over the end of an upload: it moves the blob into its storage before it answers.
 _UPLOAD_ANSWER = 15 * 60.0
 # The token spec's own default when expires_in is missing, and a margin for the way there.
-_TOKEN_LIFE, _TOKEN_MARGIN = 60.0, 10.0
+_TOKEN_LIFE, _TOKEN_LIFE_MAX, _TOKEN_MARGIN = 60.0, 30 * 86400.0, 10.0
+_AGENT = ("User-Agent", f"mirrortap/{__version__}")
 _MAX_TOKENS = 1000
 _MAX_TOKEN_ANSWER = 1 << 20
 _READ_AHEAD = 1 << 20
@@ -56,6 +58,21 @@ class Response:
     @property
     def headers(self) -> CIMultiDictProxy[str]:
         return self._response.headers
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """The headers exactly as they came; bytes that are not UTF-8 as surrogates."""
+        raw = self._response.raw_headers
+        return [(n.decode("utf-8", "surrogateescape"), v.decode("utf-8", "surrogateescape")) for n, v in raw]
+
+    @property
+    def url(self) -> URL:
+        """Where the answer came from, after redirects."""
+        return self._response.url
+
+    @property
+    def sent_authorization(self) -> str | None:
+        return self._response.request_info.headers.get("Authorization")
 
     @property
     def size(self) -> int | None:
@@ -98,7 +115,11 @@ class Response:
 @dataclass(frozen=True)
 class _Token:
     value: str
-    expires: float
+    expires: float  # on the monotonic clock
+
+    @property
+    def stale(self) -> bool:
+        return self.expires <= time.monotonic()
 
 
 class Upstream:
@@ -107,8 +128,8 @@ class Upstream:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
-        self._tokens: dict[tuple[Endpoint, str], _Token] = {}
-        self._token_locks: dict[tuple[Endpoint, str], asyncio.Lock] = {}
+        self._tokens: dict[tuple[URL, str], _Token] = {}  # by the origin of the URL (RFC 6454) and the repository
+        self._token_locks: dict[tuple[URL, str], asyncio.Lock] = {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             # The store holds the bytes a digest is of, and what passes through is not ours to change.
@@ -141,22 +162,17 @@ class Upstream:
         # `ns` tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
         query = "" if endpoint.is_origin else f"?ns={registry}"
         url = URL(f"{endpoint.url}{path}{query}", encoded=True)
-        key = (endpoint, repository)
-        headers = [*headers, ("Accept-Encoding", "identity")]
-        token = self._tokens.get(key)
-        if token and token.expires <= time.monotonic():
-            token = None
-        response = await self._follow(endpoint, method, url, _with(headers, token))
+        name = f"{endpoint.path}/{repository}"
+        headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
+        response = await self._follow(endpoint, method, url, headers, name)
         if response.status != 401:
             return response
         wanted = bearer(response.headers.getall("WWW-Authenticate", []))
-        if not wanted:
-            return response
-        fresh = await self._token(key, wanted, token)
-        if not fresh:
+        # The challenge is that of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
+        if not wanted or not await self._authorize(endpoint, response, name, wanted):
             return response
         await response.close()
-        return await self._follow(endpoint, method, url, _with(headers, fresh))
+        return await self._follow(endpoint, method, response.url, headers, name)
 
     async def relay(
         self,
@@ -174,9 +190,13 @@ class Upstream:
             return await self._follow(endpoint, method, url, headers)
         return await self._send(endpoint, method, url, headers, endpoint.tls, body)
 
-    async def _follow(self, endpoint: Endpoint, method: str, url: URL, headers: Headers) -> Response:
+    async def _follow(
+        self, endpoint: Endpoint, method: str, url: URL, headers: Headers, token_for: str | None = None
+    ) -> Response:
         for _ in range(_MAX_REDIRECTS + 1):
-            response = await self._send(endpoint, method, url, headers, self._tls(endpoint, url))
+            token = self._tokens.get((url.origin(), token_for)) if token_for else None
+            sent = [*headers, ("Authorization", f"Bearer {token.value}")] if token and not token.stale else headers
+            response = await self._send(endpoint, method, url, sent, self._tls(endpoint, url))
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return response
             await response.close()
@@ -224,25 +244,24 @@ class Upstream:
             raise EndpointError(_reason(error)) from None
         return Response(endpoint, response)
 
-    async def _token(self, key: tuple[Endpoint, str], wanted: Bearer, old: _Token | None) -> _Token | None:
-        """An anonymous token for what is wanted; None when none is to be had."""
+    async def _authorize(self, endpoint: Endpoint, refusal: Response, name: str, wanted: Bearer) -> bool:
+        """Gets the anonymous token that a 401 asks for; False when there is none, or it is the one refused."""
+        key = (refusal.url.origin(), name)
         # One exchange for the many blobs of an image that are asked for at once.
         async with self._token_locks.setdefault(key, asyncio.Lock()):
             known = self._tokens.get(key)
-            if known and known is not old and known.expires > time.monotonic():
-                return known
-            token = await self._exchange(key[0], wanted)
-            if token:
-                self._remember(key, token)
-            else:
-                self._tokens.pop(key, None)
+            if known is None or refusal.sent_authorization == f"Bearer {known.value}" or known.stale:
+                known = await self._exchange(endpoint, wanted)
+                if known:
+                    self._remember(key, known)
+                else:
+                    self._tokens.pop(key, None)
         self._token_locks.pop(key, None)
-        return token
+        return known is not None
 
-    def _remember(self, key: tuple[Endpoint, str], token: _Token) -> None:
+    def _remember(self, key: tuple[URL, str], token: _Token) -> None:
         if len(self._tokens) >= _MAX_TOKENS:
-            now = time.monotonic()
-            self._tokens = {k: t for k, t in self._tokens.items() if t.expires > now}
+            self._tokens = {k: t for k, t in self._tokens.items() if not t.stale}
         self._tokens[key] = token
 
     async def _exchange(self, endpoint: Endpoint, wanted: Bearer) -> _Token | None:
@@ -252,7 +271,7 @@ class Upstream:
                 return None
             named = {"service": wanted.service, "scope": wanted.scope}
             realm = realm.update_query({name: value for name, value in named.items() if value})
-            async with await self._send(endpoint, "GET", realm, (), self._tls(endpoint, realm)) as response:
+            async with await self._send(endpoint, "GET", realm, [_AGENT], self._tls(endpoint, realm)) as response:
                 if response.status != 200:
                     return None
                 answer: Any = json.loads(await response.read_all(_MAX_TOKEN_ANSWER))
@@ -264,7 +283,7 @@ class Upstream:
         if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
             return None
         life = answer.get("expires_in")
-        life = float(life) if isinstance(life, int | float) and life > 0 else _TOKEN_LIFE
+        life = life if isinstance(life, int | float) and 0 < life < _TOKEN_LIFE_MAX else _TOKEN_LIFE
         return _Token(value, time.monotonic() + max(life - _TOKEN_MARGIN, life / 2))
 
     def _tls(self, endpoint: Endpoint, url: URL) -> Tls:
@@ -291,10 +310,6 @@ class Upstream:
                 context.verify_mode = ssl.CERT_NONE
             self._contexts[tls] = context
         return context
-
-
-def _with(headers: Headers, token: _Token | None) -> Headers:
-    return [*headers, ("Authorization", f"Bearer {token.value}")] if token else headers
 
 
 def _reason(error: Exception) -> str:

@@ -182,7 +182,10 @@ class ProxyDoor:
 
 
 def _response(reply: Reply, method: str) -> RegistryResponse:
-    fields = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in reply.headers]
+    fields = [
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        for name, value in reply.headers
+    ]
     bodiless = method == "HEAD" or reply.status in (204, 304)
     if not bodiless and not any(name.lower() == b"content-length" for name, _ in fields):
         if isinstance(reply.body, bytes):

@@ -8,6 +8,9 @@ from typing import Any
 
 Table = Mapping[str, Any]
 
+# For tests of faults: a hanging endpoint must not cost a test more than this.
+QUICK: Table = {"connect-timeout": "500ms", "first-byte-timeout": "1s"}
+
 
 def toml(registries: Mapping[str, Table], settings: Table | None = None) -> str:
     """`toml({"docker.io": {"mirrors": ["127.0.0.1:5001"]}}, {"tag-ttl": "5m"})`"""
