@@ -146,7 +146,7 @@ class Engine:
         if not routing.settled(attempts):
             key = (request.rule.registry, asked.repository, str(asked.reference), accepts)
             for pointer in self._tags.pointers(*key):
-                served = Served("stale", age=int(pointer.age - request.rule.tag_ttl))
+                served = Served("stale", age=max(0, int(pointer.age - request.rule.tag_ttl)))
                 if found := self._manifest(request, pointer.digest, served, accepts):
                     return found
         raise routing.most_telling(asked, request.rule.registry, attempts)
@@ -178,9 +178,8 @@ class Engine:
                     return self._described(request, response, digest)
             if found := self._stored(request, asked, digest):
                 return found
-            if request.method == "HEAD" and self._fills.running(digest) is None:
-                async with await self._ask(request, "HEAD", asked) as response:
-                    return self._described(request, response, digest)
+            if self._fills.running(digest) is None and (request.method == "HEAD" or not self._fills.possible):
+                return await self._past_the_store(request, asked, digest)
             return self._filling(request, asked, await self._fill(request, asked, digest))
         except OSError as error:
             self._warn_of_store(error)
@@ -248,7 +247,11 @@ class Engine:
         return reply.ours(200, headers, b"", Served("miss from", response.endpoint.name), request)
 
     async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
-        response = await self._ask(request, "GET", asked)
+        """As an endpoint has it: the headers alone, or the bytes, when they cannot be stored. Raises _NotFound."""
+        response = await self._ask(request, request.method, asked)
+        if request.method == "HEAD":
+            await response.close()
+            return self._described(request, response, digest)
         name = response.endpoint.name
         body = VerifiedBody(RelayedBody(response), digest, name)
         headers = reply.describing(digest, response.size, response.headers.get("Content-Type") or _BLOB_TYPE)

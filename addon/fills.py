@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, FileBody
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mirrortap")
 
+# Seconds that a cache which could not be written is left alone.
+_REST = 10.0
+
 
 class Fill:
     """One download of one digest into the cache. It goes on when its readers leave."""
@@ -33,6 +38,7 @@ class Fill:
         self._written = 0
         self.verified = False
         self._failure: str | None = None
+        self.unwritable = False  # the cache, not an endpoint, was what failed
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Condition()
 
@@ -87,6 +93,7 @@ class Fill:
         except (EndpointError, DigestMismatch) as error:
             await self._failed(f"{self.source} sent a bad {self.digest}: {error}")
         except OSError as error:
+            self.unwritable = True
             await self._failed(f"the cache cannot be written: {error.strerror}", error)
         except Exception as error:
             await self._failed(f"{self.digest} could not be opened", error)
@@ -126,11 +133,17 @@ class Fills:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._running: dict[Digest, Fill] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
+        self._rested = -math.inf
 
     def running(self, digest: Digest) -> Fill | None:
         fill = self._running.get(digest)
         return None if fill is None or fill.failed else fill
+
+    @property
+    def possible(self) -> bool:
+        """Whether the cache could be written lately: a full disk must not cut every client's transfer."""
+        return time.monotonic() >= self._rested
 
     def _end(self, fill: Fill) -> None:
         # Another may have been started by whoever saw this one fail.
@@ -151,15 +164,18 @@ class Fills:
             try:
                 if await fill.run(self._store, open_source):
                     filled()
+                elif fill.unwritable:
+                    self._rested = time.monotonic() + _REST
             finally:
                 self._end(fill)
 
-        task = asyncio.create_task(run(), name=f"fill {digest}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[fill] = asyncio.create_task(run(), name=f"fill {digest}")
+        self._tasks[fill].add_done_callback(lambda _: self._tasks.pop(fill))
         return fill
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Ends what is not complete; what is goes to the disk first."""
+        for fill, task in list(self._tasks.items()):
+            if not fill.verified:
+                task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -202,10 +202,12 @@ class Upstream:
             await response.close()
             try:
                 target = url.join(URL(response.headers["Location"], encoded=True))
+                # A port that is none is only found out when it is looked at.
+                usable = target.scheme in ("http", "https") and target.host
             except ValueError:
-                raise EndpointError("redirects to something that is not a URL") from None
-            if target.scheme not in ("http", "https") or not target.host:
-                raise EndpointError(f"redirects to a {target.scheme or 'relative'} URL without a host")
+                usable = None
+            if not usable:
+                raise EndpointError("redirects to something that is not an http URL")
             if target.origin() != url.origin():
                 headers = [(name, value) for name, value in headers if name.lower() != "authorization"]
             url = target
