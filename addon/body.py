@@ -73,7 +73,10 @@ class FileBody:
             raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
 
     async def close(self) -> None:
-        os.close(self._fd)
+        # Once: the number may be another file's by the second time.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _read_cached(fd: int, size: int, offset: int) -> bytes:

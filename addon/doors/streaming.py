@@ -7,6 +7,7 @@ subclasses that differ in these points:
 - a response with a `source` is sent piece by piece: before each one a hook of our own waits for the client's writer
   (the backpressure) and for the next piece;
 - a request whose `stream` is a RequestBody is answered while its body is still coming in;
+- no connection to an intercepted host is made by mitmproxy itself;
 - a CONNECT to a host that is not intercepted becomes a plain tunnel, and one that is opens no connection;
 - a request that cannot be parsed, or that never ends, gets an OCI error.
 
@@ -208,6 +209,15 @@ class RegistryStream(HttpStream):
             else:
                 self.child_layer = layers.TCPLayer(self.context, ignore=True)
         yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        request = self.flow.request
+        if self._intercepts(request.host, request.port):
+            # The hook that should have answered has failed. The request must not go out past the engine's rules.
+            error = ResponseProtocolError(self.stream_id, "a fault in mirrortap", ErrorCode.GENERIC_SERVER_ERROR)
+            yield from self.handle_protocol_error(error)
+            return False
+        return (yield from super().make_server_connection())
 
     def start_request_stream(self) -> Commands:
         if not isinstance(self.flow.request.stream, RequestBody):

@@ -33,6 +33,7 @@ READ_AND_UNDERSTOOD: dict[Callable[..., object], str] = {
     HttpStream._handle_event: "e3cbfef7310ae81f",
     HttpStream.state_wait_for_request_headers: "3706d5d5ce01dcd4",
     HttpStream.state_consume_request_body: "45459c1bbd8bdb1a",
+    HttpStream.make_server_connection: "ddc7bc72f4d2fbc7",
     HttpStream.start_request_stream: "46f03368a2a54362",
     HttpStream.send_response: "d581bc106152e369",
     HttpStream.flow_done: "ad9969744785c572",
@@ -294,6 +295,14 @@ async def test_an_upload_that_is_not_taken_holds_the_client_back() -> None:
     while transport.paused:
         await anext(body)
     assert body._waiting <= 1 << 19
+
+
+def test_what_no_hook_answers_does_not_go_out_by_itself(driver: Driver) -> None:
+    driver.send(GET)
+    driver.past("requestheaders", "request")
+    driver.past("error")
+    assert driver.sent.startswith(b"HTTP/1.1 502")
+    assert driver.closed
 
 
 def test_a_request_to_the_proxy_itself_is_told_apart(driver: Driver) -> None:
