@@ -1,0 +1,125 @@
+"""The command line: one message and exit code 2 for whatever cannot start, and nothing left listening."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from support.processes import clean_env, connectable, run
+
+from addon.cli import main
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def invoke(tmp_path: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["serve", "--data", str(tmp_path / "data"), *options])
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def refused(tmp_path: Path, *options: str) -> str:
+    """The only line."""
+    port = free_port()
+    result = invoke(tmp_path, "--listen", f"127.0.0.1:{port}", *options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert not connectable(("127.0.0.1", port))
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_a_bad_config(tmp_path: Path) -> None:
+    config = tmp_path / "bad.toml"
+    config.write_text('[registry."docker.io"]\nmirors = []\n')
+    line = refused(tmp_path, "--config", str(config))
+    assert line == f'mirrortap: {config}: registry."docker.io".mirors: unknown key; did you mean mirrors?'
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_config(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.toml"
+    line = refused(tmp_path, "--config", str(absent))
+    assert line == f"mirrortap: {absent}: there is no such file; check the path given to --config"
+    assert refused(tmp_path, "--config", str(tmp_path)) == f"mirrortap: {tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    assert "data: cannot be written: File exists; choose another folder with --data" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "listen", ["nonsense", "", "3128", "127.0.0.1", "h:", "h:x", "h:-1", "h:65536", "h:1.0", "h:\u0661"]
+)
+def test_a_bad_address(tmp_path: Path, listen: str) -> None:
+    result = invoke(tmp_path, "--listen", listen)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if "Error" in line]
+    assert f"Invalid value for '--listen': {listen!r} is not HOST:PORT, like 127.0.0.1:3128" in line
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "h:" + "9" * 5000,
+        "fe80::1",
+        "[::1:3128",
+    ],
+    ids=["long", "ipv6 without brackets", "one bracket"],
+)
+def test_an_address_that_is_none(listen: str) -> None:
+    # Converted only: a start would listen there.
+    (option,) = [each for each in main.commands["serve"].params if each.name == "listen"]
+    with pytest.raises(click.BadParameter):
+        option.type.convert(listen, option, None)
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("127.0.0.1:3128", ("127.0.0.1", 3128)),
+        (":0", ("", 0)),
+        ("[::1]:5", ("::1", 5)),
+        ("proxy.lan:80", ("proxy.lan", 80)),
+    ],
+)
+def test_a_good_address(listen: str, expected: tuple[str, int]) -> None:
+    (option,) = [each for each in main.commands["serve"].params if each.name == "listen"]
+    assert option.type.convert(listen, option, None) == expected
+
+
+def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "--lisen", "x")
+    assert result.exit_code == 2
+    assert "Did you mean" in result.stderr
+
+
+def test_help_and_version() -> None:
+    for option in ("--help", "-h"):
+        assert "serve" in CliRunner().invoke(main, [option]).stdout
+    assert version("mirrortap") in CliRunner().invoke(main, ["--version"]).stdout
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = ["--data", str(tmp_path / "data"), "--listen", address]
+        argv = [sys.executable, "-m", "addon.cli", "serve", *options]
+        env = clean_env(tmp_path / "home")
+        ended = run(argv, env=env, cwd=REPOSITORY, check=False, timeout=30)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"mirrortap: {address}: cannot be listened on: ")
+    assert line.endswith("ddress already in use; choose another address with --listen")

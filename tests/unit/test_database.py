@@ -1,0 +1,118 @@
+"""The database: made, reopened, and begun anew when it is no use; it may be lost, so it must never be in the way."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from addon import database
+from addon.store import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LINK = "INSERT INTO link VALUES ('docker.io', 'a', 'sha256:x')"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mirrortap.sqlite"
+
+
+def links(connection: sqlite3.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM link").fetchone()[0]
+    return count
+
+
+def test_a_new_database(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(database.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == {"tag", "link"}
+    assert caplog.messages == []
+
+
+def test_what_was_written_is_there_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(database.connect(path)) as connection:
+        connection.execute(LINK)
+        # Not closed, as after a kill: what is only in the -wal file counts.
+        with closing(database.connect(path)) as other:
+            assert links(other) == 1
+    with closing(database.connect(path)) as connection:
+        assert links(connection) == 1
+    assert caplog.messages == []
+
+
+def test_an_empty_file_is_a_new_database(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.touch()
+    with closing(database.connect(path)) as connection:
+        assert links(connection) == 0
+    assert caplog.messages == []
+
+
+def begun_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The old file is kept, an operator is told, and the new one works."""
+    before = path.read_bytes()
+    with closing(database.connect(path)) as connection:
+        assert links(connection) == 0
+        connection.execute(LINK)
+    assert path.with_suffix(".damaged").read_bytes() == before
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    for part in (str(path), str(path.with_suffix(".damaged")), "begun anew"):
+        assert part in record.getMessage()
+    caplog.clear()
+    with closing(database.connect(path)) as connection:
+        assert links(connection) == 1
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("garbage", [b"not a database at all\n" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_garbage_is_set_aside(path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_bytes(garbage)
+    # Of another file: SQLite would replay it into the new one.
+    path.with_name(path.name + "-wal").write_bytes(b"stale" * 100)
+    begun_anew(path, caplog)
+
+
+def test_another_format_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(database.connect(path)) as connection:
+        connection.execute(LINK)
+        connection.execute("PRAGMA user_version = 99")
+    begun_anew(path, caplog)
+
+
+def test_what_a_kill_while_it_was_made_left(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(path)) as half:
+        half.execute("CREATE TABLE tag (registry TEXT)")
+    with closing(database.connect(path)) as connection:
+        connection.execute(LINK)
+        assert links(connection) == 1
+    assert all("begun anew" in message for message in caplog.messages)
+
+
+def test_damage_twice(path: Path) -> None:
+    for _ in range(2):
+        path.write_bytes(b"not a database at all\n" * 100)
+        database.connect(path).close()
+
+
+def test_a_folder_that_is_not_there(path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        database.connect(path / "below" / "mirrortap.sqlite")
+    assert str(path / "below" / "mirrortap.sqlite") in str(caught.value)
+    assert "check the folder's rights and free space" in str(caught.value)
+
+
+def test_a_full_disk_costs_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(database.connect(path)) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        for i in range(200):
+            database.write(connection, "INSERT INTO link VALUES (?, ?, ?)", ("docker.io", "a" * 200, str(i)))
+        assert "the cache's database cannot be written: database or disk is full" in caplog.messages
+        assert 0 < links(connection) < 200

@@ -1,0 +1,163 @@
+"""The order of endpoints, what their answers mean, and which failure a client is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from addon import routing
+from addon.config.model import Endpoint, Rule
+from addon.oci import Blob, Digest, Manifest, OciError
+from addon.routing import Attempt, Verdict, judge, most_telling
+
+NEAR = Endpoint("near.example", "https://near.example")
+FAR = Endpoint("far.example:5000/hub", "https://far.example:5000", "hub")
+ORIGIN = Endpoint("docker.io", "https://registry-1.docker.io", is_origin=True)
+TAG = Manifest("library/alpine", "3.20")
+BLOB = Blob("library/alpine", Digest.of(b"layer"))
+
+
+def answered(endpoint: Endpoint, status: int, retry_after: str | None = None) -> Attempt:
+    return Attempt(endpoint, f"HTTP {status}", status, retry_after)
+
+
+def unreachable(endpoint: Endpoint) -> Attempt:
+    return Attempt(endpoint, "Connection refused")
+
+
+def test_mirrors_come_first_in_their_order() -> None:
+    assert routing.endpoints(Rule("docker.io", (ORIGIN,), (NEAR, FAR))) == (NEAR, FAR, ORIGIN)
+    assert routing.endpoints(Rule("docker.io", (ORIGIN,), (FAR, NEAR))) == (FAR, NEAR, ORIGIN)
+    assert routing.endpoints(Rule("docker.io", (ORIGIN,))) == (ORIGIN,)
+    assert routing.endpoints(Rule("docker.io", (), (NEAR,))) == (NEAR,)
+
+
+@pytest.mark.parametrize("status", range(100, 600))
+def test_every_status_has_one_meaning(status: int) -> None:
+    # Too slow, too early, too often: the next minute may see another answer.
+    passing = {408, 425, 429}
+    if status == 200:
+        expected = Verdict.FOUND
+    elif status in range(400, 500) and status not in passing:
+        expected = Verdict.REFUSED
+    else:
+        expected = Verdict.FAILED
+    assert judge(status) is expected
+    assert answered(NEAR, status).verdict is expected
+
+
+def test_no_answer_is_a_failure() -> None:
+    assert unreachable(ORIGIN).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([answered(NEAR, 404), answered(ORIGIN, 401)], True),
+        ([answered(ORIGIN, 404)], True),
+        ([answered(NEAR, 401), answered(ORIGIN, 503)], False),
+        ([answered(NEAR, 401), answered(ORIGIN, 429)], False),
+        ([answered(NEAR, 401), unreachable(ORIGIN)], False),
+        ([answered(NEAR, 401)], False),
+        ([], False),
+    ],
+)
+def test_whether_the_origin_itself_refused(attempts: list[Attempt], expected: bool) -> None:
+    assert routing.origin_refused(attempts) is expected
+
+
+@pytest.mark.parametrize("status", [400, 405, 501, 200, 401, 404, 429, 500, 503])
+def test_whether_an_endpoint_knows_no_head(status: int) -> None:
+    expected = status in (400, 405, 501)
+    assert routing.head_unknown([answered(NEAR, 404), answered(ORIGIN, status)]) is expected
+    assert not routing.head_unknown([unreachable(NEAR)])
+
+
+def told(attempts: list[Attempt], asked: Manifest | Blob = TAG) -> OciError:
+    """The error, checked to name every endpoint and its reason, for people and for programs."""
+    problem = most_telling(asked, "docker.io", attempts)
+    for attempt in attempts:
+        assert f"{attempt.endpoint.name}: {attempt.reason}" in problem.message
+    (error,) = json.loads(problem.body())["errors"]
+    assert error["detail"] == [{"endpoint": a.endpoint.name, "reason": a.reason} for a in attempts]
+    assert not any(name.lower() == "www-authenticate" for name, _ in problem.headers)
+    return problem
+
+
+def test_nowhere() -> None:
+    """As with fallback = false, where only mirrors were asked."""
+    problem = told([answered(NEAR, 404), answered(FAR, 404)])
+    assert (problem.status, problem.code) == (404, "MANIFEST_UNKNOWN")
+    assert "manifest docker.io/library/alpine:3.20" in problem.message
+    problem = told([answered(NEAR, 404)], BLOB)
+    assert (problem.status, problem.code) == (404, "BLOB_UNKNOWN")
+    assert f"blob docker.io/library/alpine@{BLOB.reference}" in problem.message
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 410, 451])
+def test_a_mirror_refused(status: int) -> None:
+    """Never its own 401: the client would answer the challenge, and send a mirror its credential."""
+    for attempts in (
+        [answered(NEAR, status)],
+        [answered(NEAR, status), answered(FAR, 404)],
+        [answered(NEAR, 404), answered(FAR, status)],
+    ):
+        problem = told(attempts)
+        assert (problem.status, problem.code) == (403, "DENIED")
+
+
+def test_too_many_requests() -> None:
+    problem = told([answered(NEAR, 404), answered(ORIGIN, 429, "17")])
+    assert (problem.status, problem.code, problem.headers) == (429, "TOOMANYREQUESTS", (("Retry-After", "17"),))
+    problem = told([answered(NEAR, 429), unreachable(FAR), answered(ORIGIN, 503)])
+    assert (problem.status, problem.code, problem.headers) == (429, "TOOMANYREQUESTS", ())
+    # The origin's word counts more than a mirror's.
+    problem = told([answered(NEAR, 429, "5"), answered(ORIGIN, 429, "17")])
+    assert problem.headers == (("Retry-After", "17"),)
+    problem = told([answered(NEAR, 429, "5"), answered(ORIGIN, 429)])
+    assert problem.headers == (("Retry-After", "5"),)
+    problem = told([answered(NEAR, 429, "5"), answered(ORIGIN, 503, "17")])
+    assert problem.headers == (("Retry-After", "5"),)
+    # Said with another status, it is not about the number of requests.
+    assert told([answered(NEAR, 503, "5")]).headers == ()
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        [unreachable(NEAR), unreachable(ORIGIN)],
+        [answered(NEAR, 404), unreachable(ORIGIN)],
+        [unreachable(NEAR), answered(FAR, 404)],
+        [answered(NEAR, 401), answered(ORIGIN, 500)],
+        [answered(NEAR, 503)],
+        [answered(NEAR, 302)],
+        [Attempt(NEAR, "sends the body gzip-encoded, unasked")],
+    ],
+)
+def test_an_endpoint_that_failed_may_have_had_it(attempts: list[Attempt]) -> None:
+    """So it must not be "unknown": builds would take that for final."""
+    problem = told(attempts)
+    assert (problem.status, problem.code) == (502, "UNAVAILABLE")
+    assert not routing.settled(attempts)
+
+
+one_attempt = st.builds(
+    Attempt,
+    st.sampled_from([NEAR, FAR, ORIGIN]),
+    st.text(max_size=20),
+    st.none() | st.integers(300, 599),
+    st.none() | st.just("9"),
+)
+
+
+@given(attempts=st.lists(one_attempt, min_size=1, max_size=4), asked=st.sampled_from([TAG, BLOB]))
+def test_every_combination_is_told(attempts: list[Attempt], asked: Manifest | Blob) -> None:
+    problem = told(attempts, asked)
+    assert problem.status in (403, 404, 429, 502)
+    # "It is not there" only when all have said just that.
+    assert (problem.status == 404) is all(a.status == 404 for a in attempts)
+    # A client must not be told to give up while one endpoint may still have it.
+    assert (problem.status in (403, 404)) is routing.settled(attempts)

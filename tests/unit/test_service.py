@@ -1,0 +1,138 @@
+"""What starts, what refuses to, and what is left for the next start."""
+
+from __future__ import annotations
+
+import gc
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+from support.config import toml
+
+from addon.service import Service, StartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def refused(config: Path | None, data: Path, told: str) -> None:
+    with pytest.raises(StartError, match=told):
+        Service(config, data)
+
+
+async def test_a_first_start_makes_everything(data: Path) -> None:
+    service = Service(None, data)
+    assert service.authority.created
+    assert service.authority.root_path == data / "ca" / "ca.crt"
+    assert service.cache == data / "cache"
+    assert {path.name for path in service.cache.iterdir()} >= {"oci-layout", "index.json", "mirrortap.sqlite"}
+    await service.close()
+
+
+async def test_a_second_start_finds_it_again(data: Path) -> None:
+    first = Service(None, data)
+    await first.close()
+    second = Service(None, data)
+    assert not second.authority.created
+    assert second.authority.fingerprint == first.authority.fingerprint
+    await second.close()
+
+
+async def test_a_second_proxy_on_one_folder(data: Path) -> None:
+    first = Service(None, data)
+    # It must not touch what the first one is writing.
+    (data / "cache" / "partial" / "being-written").write_text("")
+    refused(None, data, rf"^{re.escape(str(data))}: is in use by another mirrortap; stop it, or .* --data$")
+    assert (data / "cache" / "partial" / "being-written").exists()
+    await first.close()
+    await Service(None, data).close()
+
+
+async def test_two_proxies_on_two_folders(tmp_path: Path) -> None:
+    one, other = Service(None, tmp_path / "one"), Service(None, tmp_path / "other")
+    assert one.authority.fingerprint != other.authority.fingerprint
+    await one.close()
+    await other.close()
+
+
+async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
+    service = Service(None, data)
+    assert service.engine is service.engine
+    await service.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # aiohttp says so when its connections were left open.
+        del service
+        gc.collect()
+    assert not [each for each in caught if "Unclosed" in str(each.message)]
+
+
+def test_a_bad_configuration_touches_nothing(tmp_path: Path, data: Path) -> None:
+    config = tmp_path / "bad.toml"
+    config.write_text('[registry."docker.io"]\nmirors = []\n')
+    refused(config, data, r"bad\.toml: registry.*mirors: unknown key; did you mean mirrors\?")
+    refused(tmp_path / "absent.toml", data, r"absent\.toml: there is no such file")
+    assert not data.exists()
+
+
+def test_folders_in_the_way(tmp_path: Path, data: Path) -> None:
+    data.write_text("")
+    refused(None, data, r"data: cannot be written: File exists; choose another folder with --data")
+    refused(None, data / "below", r"below: cannot be written: Not a directory; choose another folder")
+    for part, told in (("cache", "the cache cannot be written: "), ("ca", "cannot read or write")):
+        folder = tmp_path / f"without-{part}"
+        folder.mkdir()
+        (folder / part).write_text("")
+        refused(None, folder, told)
+
+
+def failing_start(cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_text("")
+    refused(None, cache.parent, "the cache cannot be written")
+
+
+async def test_a_start_that_failed_is_over(data: Path) -> None:
+    cache = data / "cache"
+    failing_start(cache)
+    cache.unlink()
+    await Service(None, data).close()
+
+
+async def test_a_new_registry_needs_no_new_root(tmp_path: Path, data: Path) -> None:
+    first = Service(None, data)
+    await first.close()
+    config = tmp_path / "more.toml"
+    config.write_text(toml({"reg.example:5000": {"mirrors": ["m.io"]}}))
+    second = Service(config, data)
+    assert second.authority.fingerprint == first.authority.fingerprint
+    assert second.authority.leaf("reg.example")
+    await second.close()
+
+
+@pytest.mark.parametrize("set_to", ["", "relative/folder", None])
+async def test_the_default_folder_is_below_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_to: str | None
+) -> None:
+    """XDG base directory specification: a relative path counts as not set."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if set_to is None:
+        monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    else:
+        monkeypatch.setenv("XDG_DATA_HOME", set_to)
+    service = Service()
+    assert service.cache == tmp_path / ".local" / "share" / "mirrortap" / "cache"
+    await service.close()
+
+
+async def test_the_default_folder_is_xdgs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    service = Service()
+    assert service.cache == tmp_path / "xdg" / "mirrortap" / "cache"
+    await service.close()

@@ -1,0 +1,295 @@
+"""The cache on disk: what is where and when, and what a process that was killed leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from addon.oci import OCI_INDEX, OCI_MANIFEST, Digest
+from addon.store import DigestMismatch, Store, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONTENT = b"a layer" * 1000
+SHA256 = Digest.of(CONTENT)
+SHA512 = Digest("sha512", hashlib.sha512(CONTENT).hexdigest())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def put(store: Store, content: bytes, digest: Digest | None = None) -> Digest:
+    digest = digest or Digest.of(content)
+    store.add(digest, content)
+    return digest
+
+
+def index(store: Store) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((store.folder / "index.json").read_bytes())
+    return document
+
+
+def reading(fd: int) -> bytes:
+    """All there is so far, by position, as descriptors of what is being written want it."""
+    try:
+        return os.pread(fd, 1 << 20, 0)
+    finally:
+        os.close(fd)
+
+
+# --- the layout ---
+
+
+def test_a_new_store_is_an_empty_image_layout(store: Store) -> None:
+    """Image-spec, "Image Layout Specification"."""
+    assert json.loads((store.folder / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
+    assert index(store) == {"schemaVersion": 2, "manifests": []}
+    assert files(store.folder) == {"oci-layout", "index.json"}
+
+
+@pytest.mark.parametrize("digest", [SHA256, SHA512], ids=["sha256", "sha512"])
+def test_content_is_where_any_tool_looks_for_it(store: Store, digest: Digest) -> None:
+    assert store.size(digest) is None
+    put(store, CONTENT, digest)
+    path = store.folder / "blobs" / digest.algorithm / digest.encoded
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert store.size(digest) == len(CONTENT)
+    assert store.read(digest, len(CONTENT)) == CONTENT
+    assert reading(store.open(digest)) == CONTENT
+    assert files(store.folder) == {"oci-layout", "index.json", f"blobs/{digest.algorithm}/{digest.encoded}"}
+
+
+def test_content_is_no_longer_than_the_reader_wants(store: Store) -> None:
+    put(store, CONTENT)
+    assert store.read(SHA256, len(CONTENT) - 1) is None
+    assert store.read(SHA512, len(CONTENT)) is None
+    with pytest.raises(FileNotFoundError):
+        store.open(SHA512)
+
+
+def test_the_cache_outlives_its_process(store: Store) -> None:
+    put(store, CONTENT)
+    assert Store(store.folder).read(SHA256, 1 << 20) == CONTENT
+
+
+# --- writing ---
+
+
+def test_nothing_is_visible_before_commit(store: Store) -> None:
+    partial = store.begin(SHA256)
+    partial.write(CONTENT)
+    assert store.size(SHA256) is None
+    assert store.read(SHA256, 1 << 20) is None
+    (partial_file,) = (store.folder / "partial").iterdir()
+    assert partial_file.read_bytes() == CONTENT
+    partial.verify()
+    assert store.size(SHA256) is None
+    partial.commit()
+    assert store.size(SHA256) == len(CONTENT)
+    partial.close()
+    assert not any((store.folder / "partial").iterdir())
+    assert store.read(SHA256, 1 << 20) == CONTENT
+
+
+@pytest.mark.parametrize("digest", [SHA256, SHA512], ids=["sha256", "sha512"])
+@pytest.mark.parametrize(
+    "wrong", [b"", CONTENT[:-1], CONTENT + b"\0", CONTENT[::-1]], ids=["no", "less", "more", "other"]
+)
+def test_what_does_not_match_is_never_visible(store: Store, digest: Digest, wrong: bytes) -> None:
+    partial = store.begin(digest)
+    partial.write(wrong)
+    for verifying in (partial.verify, partial.commit):
+        with pytest.raises(DigestMismatch, match=f"the bytes have digest {digest.algorithm}:[0-9a-f]+"):
+            verifying()
+        assert store.size(digest) is None
+    partial.close()
+    with pytest.raises(DigestMismatch):
+        store.add(digest, wrong)
+    assert store.size(digest) is None
+    assert files(store.folder) == {"oci-layout", "index.json"}
+
+
+def test_a_mismatch_leaves_good_content_alone(store: Store) -> None:
+    put(store, CONTENT)
+    with pytest.raises(DigestMismatch):
+        store.add(SHA256, b"wrong")
+    assert store.read(SHA256, 1 << 20) == CONTENT
+
+
+def test_what_is_not_committed_is_gone(store: Store) -> None:
+    partial = store.begin(SHA256)
+    partial.write(CONTENT)
+    partial.close()
+    assert files(store.folder) == {"oci-layout", "index.json"}
+    with pytest.raises(FileNotFoundError):
+        partial.reader()
+
+
+def test_no_descriptor_is_left_open(store: Store) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for content in (CONTENT, b"wrong"):
+        with contextlib.suppress(DigestMismatch):
+            store.add(SHA256, content)
+    store.write_index([("docker.io/a:1", SHA256)])
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@settings(deadline=None)
+@given(pieces=st.lists(st.binary(max_size=300)))
+def test_content_may_come_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    store = Store(tmp_path_factory.mktemp("cache"))
+    digest = Digest.of(b"".join(pieces))
+    partial = store.begin(digest)
+    for piece in pieces:
+        partial.write(piece)
+    partial.commit()
+    partial.close()
+    assert store.read(digest, 1 << 20) == b"".join(pieces)
+
+
+def test_two_writers_of_one_digest_do_not_meet(store: Store) -> None:
+    one, other = store.begin(SHA256), store.begin(SHA256)
+    one.write(CONTENT)
+    other.write(b"half")
+    one.commit()
+    one.close()
+    other.close()
+    assert store.read(SHA256, 1 << 20) == CONTENT
+    put(store, CONTENT)
+    assert store.read(SHA256, 1 << 20) == CONTENT
+
+
+# --- readers of what is being written ---
+
+
+def test_a_reader_sees_what_was_written_so_far(store: Store) -> None:
+    partial = store.begin(SHA256)
+    reader = partial.reader()
+    assert os.pread(reader, 10, 0) == b""
+    partial.write(CONTENT[:100])
+    assert os.pread(reader, 1000, 0) == CONTENT[:100]
+    partial.write(CONTENT[100:])
+    partial.commit()
+    # By now under another name.
+    late = partial.reader()
+    partial.close()
+    for each in (reader, late, partial.reader()):
+        assert reading(each) == CONTENT
+
+
+def test_a_reader_outlives_what_it_reads(store: Store) -> None:
+    partial = store.begin(SHA256)
+    partial.write(CONTENT)
+    reader = partial.reader()
+    partial.close()
+    assert reading(reader) == CONTENT
+
+
+# --- what was left ---
+
+
+def test_leftovers_of_a_killed_process_are_removed(store: Store) -> None:
+    put(store, CONTENT)
+    store.begin(SHA512).write(b"half")
+    (store.folder / "partial" / "folder").mkdir()
+    assert files(store.folder / "partial")
+    again = Store(store.folder)
+    assert not any((again.folder / "partial").iterdir())
+    assert again.size(SHA256) == len(CONTENT)
+    assert again.size(SHA512) is None
+
+
+def test_an_index_is_kept_at_start(store: Store) -> None:
+    store.write_index([("docker.io/a:1", put(store, MANIFEST))])
+    before = index(store)
+    assert index(Store(store.folder)) == before
+
+
+# --- index.json ---
+
+MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": {}, "layers": []}).encode()
+NEWER = json.dumps({"schemaVersion": 2, "config": {}, "layers": [], "annotations": {"a": "b"}}).encode()
+INDEX = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+
+
+def described(reference: str, content: bytes, media_type: str) -> dict[str, object]:
+    return {
+        "mediaType": media_type,
+        "digest": str(Digest.of(content)),
+        "size": len(content),
+        "annotations": {"org.opencontainers.image.ref.name": reference},
+    }
+
+
+def test_the_index_lists_what_is_here(store: Store) -> None:
+    for content in (MANIFEST, NEWER, INDEX, b"no manifest"):
+        put(store, content)
+    store.write_index(
+        [
+            ("docker.io/library/a:1", Digest.of(NEWER)),
+            ("docker.io/library/a:1", Digest.of(MANIFEST)),
+            # The newest is not here, so the one before it is still what the cache can give.
+            ("ghcr.io/b:2", Digest.of(b"never arrived")),
+            ("ghcr.io/b:2", Digest.of(INDEX)),
+            ("quay.io/c:3", Digest.of(b"never arrived")),
+            ("quay.io/d:4", Digest.of(b"no manifest")),
+        ]
+    )
+    assert index(store) == {
+        "schemaVersion": 2,
+        "manifests": [
+            described("docker.io/library/a:1", NEWER, OCI_MANIFEST),
+            described("ghcr.io/b:2", INDEX, OCI_INDEX),
+        ],
+    }
+    assert (store.folder / "index.json").stat().st_mode & 0o777 == 0o644
+    assert not any((store.folder / "partial").iterdir())
+    store.write_index([])
+    assert index(store)["manifests"] == []
+
+
+# --- folders that cannot be used ---
+
+
+@pytest.mark.parametrize("obstacle", [".", "partial", "oci-layout/folder", "above"])
+def test_a_folder_that_cannot_be_used(tmp_path: Path, obstacle: str) -> None:
+    """A file where a folder must be, or the reverse: that stops root, too."""
+    cache = tmp_path / "above" / "cache"
+    match obstacle:
+        case "above":
+            (tmp_path / "above").write_text("")
+        case ".":
+            (tmp_path / "above").mkdir()
+            cache.write_text("")
+        case "partial":
+            cache.mkdir(parents=True)
+            (cache / "partial").write_text("")
+        case _:
+            (cache / obstacle).mkdir(parents=True)
+    with pytest.raises(StoreError) as caught:
+        Store(cache)
+    assert str(caught.value).startswith(f"{cache}: the cache cannot be written: ")
+    assert str(caught.value).endswith("; choose another folder with --data")
+
+
+def test_a_broken_blobs_folder_is_an_error_of_the_request(store: Store) -> None:
+    (store.folder / "blobs").write_text("")
+    assert store.size(SHA256) is None
+    assert store.read(SHA256, 10) is None
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        store.begin(SHA256)
