@@ -15,7 +15,8 @@ log = logging.getLogger("mirrortap")
 
 _VERSION = 1
 _SCHEMA = f"""
-CREATE TABLE tag (
+BEGIN;
+CREATE TABLE IF NOT EXISTS tag (
     registry TEXT, repository TEXT, tag TEXT,
     accepts TEXT,       -- the manifest types the asking client admits: they may change what a tag points to
     digest TEXT,
@@ -23,11 +24,12 @@ CREATE TABLE tag (
                         -- the newest answer is the one with the highest rowid
     PRIMARY KEY (registry, repository, tag, accepts, digest)
 );
-CREATE TABLE link (     -- which repository is known to hold which digest
+CREATE TABLE IF NOT EXISTS link (     -- which repository is known to hold which digest
     registry TEXT, repository TEXT, digest TEXT,
     PRIMARY KEY (registry, repository, digest)
 ) WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
+COMMIT;
 """
 
 
@@ -35,6 +37,9 @@ def connect(path: Path) -> sqlite3.Connection:
     """Opens the database, makes it where it is missing, and anew where it is damaged. Raises StoreError."""
     try:
         return _open(path)
+    except sqlite3.OperationalError as error:
+        # Not damage: locked, no rights, no space, something else in its place.
+        raise StoreError(f"{path}: cannot be used ({error}); check the folder's rights and free space") from None
     except sqlite3.DatabaseError as error:
         damaged = path.with_suffix(".damaged")
         try:

@@ -39,7 +39,9 @@ class _Startup:
         for server in ctx.master.addons.get("proxyserver").servers:
             if isinstance(problem := server.last_exception, OSError):
                 where = f"{ctx.options.listen_host}:{ctx.options.listen_port}"
-                why = os.strerror(problem.errno or 0)
+                # Negative numbers are those of name resolution.
+                number = problem.errno or 0
+                why = os.strerror(number) if number > 0 else "there is no such address"
                 raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with --listen")
 
     def finish(self) -> None:

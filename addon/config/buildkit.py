@@ -42,7 +42,7 @@ _PATH = re.compile(r"[a-z0-9._/-]*")
 def _seconds(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError('write a duration as a string, like "500ms", "5s" or "10m"')
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value.strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", value.strip())
     if not match:
         raise ValueError(f'{value!r} is not a duration: write "500ms", "5s", "10m", "2h" or "1d"')
     return float(match[1]) * _UNITS[match[2]]
@@ -152,10 +152,13 @@ class _Reader:
             host = host_of(registry)
             if is_address(host) or "_" in host:
                 # Such tables are common: they say how a mirror is reached.
+                reason = "a registry that clients name by IP address, or with an underscore, cannot be intercepted"
+                if table.server or not table.fallback:
+                    ours = "server" if table.server else "fallback"
+                    self._fail(f'registry."{key}".{own}', f"cannot be kept: {reason}")
                 if table.mirrors:
                     warnings.append(
-                        f'registry."{key}": its mirrors are not used: a registry that clients name by IP address, or '
-                        "with an underscore, cannot be intercepted, for no certificate may stand for it"
+                        f'registry."{key}": its mirrors are not used: {reason}, for no certificate may stand for it'
                     )
                 continue
             try:

@@ -46,8 +46,6 @@ def _serving(leaf: Leaf) -> SSL.Context:
     for certificate in leaf.chain:
         context.add_extra_chain_cert(certificate)
     context.set_alpn_select_callback(_choose_protocol)
-    # Names the sessions that may be resumed here; OpenSSL wants one as soon as tickets are used.
-    context.set_session_id(b"mirrortap")
     return context
 
 

@@ -519,7 +519,6 @@ def test_what_must_be_refused_too(text: str, file: Path) -> None:
         pytest.param('[registry."192.0.2.1"]\nfallback = false', "fallback", id="a promise that cannot be kept"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="defect: accepted; the second one's registry is then tunnelled to its origin")
 def test_what_is_accepted_but_should_not_be(text: str, told: str, file: Path) -> None:
     file.write_text(text)
     refused(file, told)
