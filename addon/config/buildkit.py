@@ -155,7 +155,7 @@ class _Reader:
                 reason = "a registry that clients name by IP address, or with an underscore, cannot be intercepted"
                 if table.server or not table.fallback:
                     ours = "server" if table.server else "fallback"
-                    self._fail(f'registry."{key}".{own}', f"cannot be kept: {reason}")
+                    self._fail(f'registry."{key}".{ours}', f"cannot be kept: {reason}")
                 if table.mirrors:
                     warnings.append(
                         f'registry."{key}": its mirrors are not used: {reason}, for no certificate may stand for it'
