@@ -1,0 +1,94 @@
+"""An image, an origin and a mirror that do not hold it yet, and proxies in front of them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.images import Image, MultiArch, make_image, make_index
+from support.registry import FakeRegistry
+
+from addon.config import buildkit
+from engine.harness import Proxy, configuration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from support.certificates import Authority
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return make_image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Another image with the same tag, and no layer in common."""
+    return make_image(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def multi(tmp_path_factory: pytest.TempPathFactory) -> MultiArch:
+    return make_index(tmp_path_factory.mktemp("multi"), seed=2)
+
+
+class Setup:
+    """Starts what a test needs; all of it ends with the test, last first: clients before the servers they talk to."""
+
+    def __init__(self, folder: Path, authority: Authority, stack: AsyncExitStack) -> None:
+        self._folder = folder
+        self._authority = authority
+        self._stack = stack
+        self._count = 0
+        self.ca_file = authority.file
+
+    async def registry(self, **kind: Any) -> FakeRegistry:
+        """A FakeRegistry with TLS that the proxy trusts, unless told otherwise."""
+        kind.setdefault("tls", self._authority)
+        return await self._stack.enter_async_context(FakeRegistry(**kind))
+
+    def proxy(
+        self,
+        origin: FakeRegistry | str | None,
+        *mirrors: FakeRegistry | str,
+        settings: dict[str, str] | None = None,
+        more: Sequence[str] = (),
+        **options: Any,
+    ) -> Proxy:
+        """A proxy with a cache of its own. `options` are Proxy's `clock` and keys of the registry's table."""
+        clock = {"clock": options.pop("clock")} if "clock" in options else {}
+        text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
+        self._count += 1
+        data = self._folder / f"proxy-{self._count}"
+        data.mkdir()
+        (data / "mirrortap.toml").write_text(text)
+        return self._start(data, **clock)
+
+    async def restart(self, proxy: Proxy) -> Proxy:
+        """Another process on the same data."""
+        await proxy.close()
+        return self._start(proxy.cache.parent)
+
+    def _start(self, data: Path, **clock: Any) -> Proxy:
+        proxy = Proxy(buildkit.read(data / "mirrortap.toml"), data, **clock)
+        self._stack.push_async_callback(proxy.close)
+        return proxy
+
+
+@pytest.fixture
+async def setup(tmp_path: Path, authority: Authority) -> AsyncIterator[Setup]:
+    async with AsyncExitStack() as stack:
+        yield Setup(tmp_path, authority, stack)
+
+
+@pytest.fixture
+async def origin(setup: Setup) -> FakeRegistry:
+    return await setup.registry()
+
+
+@pytest.fixture
+async def mirror(setup: Setup) -> FakeRegistry:
+    return await setup.registry()

@@ -1,0 +1,173 @@
+"""Byte ranges: of what is here, of what is still coming, and of what has to be fetched for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from support.faults import Chunked, Slow
+
+from engine.harness import NAME, TAG, blob, read
+
+if TYPE_CHECKING:
+    from support.images import Image
+    from support.registry import FakeRegistry
+
+    from engine.conftest import Setup
+    from engine.harness import Got
+
+SIZE = 1000
+DATA = bytes(number % 251 for number in range(SIZE))
+
+RANGES = [
+    ("bytes=0-", 0, SIZE),
+    ("bytes=0-0", 0, 1),
+    ("bytes=10-19", 10, 20),
+    ("bytes=990-", 990, SIZE),
+    ("bytes=999-", 999, SIZE),
+    ("bytes=990-5000", 990, SIZE),
+    ("bytes=-10", 990, SIZE),
+    ("bytes=-5000", 0, SIZE),
+]
+WHOLE = [
+    "bytes=0-1,5-6",
+    "bytes=20-10",
+    "bytes=a-b",
+    "bytes=-",
+    "bytes",
+    "items=0-5",
+    "bytes=" + "9" * 100_000 + "-",
+    "",
+]
+NOTHING = ["bytes=1000-", "bytes=1000-2000", "bytes=999999999999-", "bytes=-0"]
+
+
+@pytest.fixture
+def digest(mirror: FakeRegistry) -> str:
+    return mirror.content.put_blob(NAME, DATA)
+
+
+def check_part(got: Got, start: int, end: int) -> None:
+    assert (got.status, got.data, got.cut) == (206, DATA[start:end], None)
+    assert got.headers["Content-Range"] == f"bytes {start}-{end - 1}/{SIZE}"
+    assert got.headers["Content-Length"] == str(end - start)
+    assert got.headers["Accept-Ranges"] == "bytes"
+
+
+@pytest.mark.parametrize(("header", "start", "end"), RANGES, ids=[each[0] for each in RANGES])
+async def test_a_part_of_a_hit_and_of_a_miss(
+    header: str, start: int, end: int, setup: Setup, mirror: FakeRegistry, digest: str
+) -> None:
+    proxy = setup.proxy(None, mirror)
+    cold = await proxy.get(blob(digest), Range=header)
+    check_part(cold, start, end)
+    assert cold.headers["Docker-Content-Digest"] == digest
+    whole = await proxy.get(blob(digest))
+    assert (whole.status, whole.data, "Content-Range" in whole.headers) == (200, DATA, False)
+    warm = await proxy.get(blob(digest), Range=header)
+    check_part(warm, start, end)
+    assert warm.headers["Cache-Status"] == "mirrortap; hit"
+    (asked,) = mirror.requests
+    assert "Range" not in asked.headers, "the whole is fetched, whoever asks for a part of it"
+
+
+async def test_a_range_that_may_be_ignored_gives_the_whole(setup: Setup, mirror: FakeRegistry, digest: str) -> None:
+    proxy = setup.proxy(None, mirror)
+    for header in WHOLE:
+        got = await proxy.get(blob(digest), Range=header)
+        assert (header, got.status, got.data) == (header, 200, DATA)
+        assert got.headers["Content-Length"] == str(SIZE)
+
+
+async def test_a_range_outside_is_416(setup: Setup, mirror: FakeRegistry, digest: str) -> None:
+    for header in NOTHING:
+        proxy = setup.proxy(None, mirror)
+        for _ in range(2):
+            got = await proxy.get(blob(digest), Range=header)
+            assert (header, got.status, got.data) == (header, 416, b"")
+            assert (got.headers["Content-Range"], got.headers["Content-Length"]) == (f"bytes */{SIZE}", "0")
+        assert (await proxy.get(blob(digest))).data == DATA
+
+
+async def test_of_an_empty_blob_every_range_is_outside(setup: Setup, mirror: FakeRegistry) -> None:
+    digest = mirror.content.put_blob(NAME, b"")
+    proxy = setup.proxy(None, mirror)
+    for _ in range(2):
+        assert (await proxy.get(blob(digest), Range="bytes=0-")).status == 416
+
+
+async def test_head_knows_no_ranges(setup: Setup, mirror: FakeRegistry, digest: str) -> None:
+    proxy = setup.proxy(None, mirror)
+    for _ in range(2):
+        for header in "bytes=10-19", "bytes=5000-":
+            head = await proxy.head(blob(digest), Range=header)
+            assert (head.status, head.headers["Content-Length"]) == (200, str(SIZE))
+            assert "Content-Range" not in head.headers
+        await proxy.get(blob(digest))
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["hit", "running"])
+async def test_if_range_decides_whether_the_part_will_do(
+    running: bool, setup: Setup, mirror: FakeRegistry, digest: str
+) -> None:
+    gate = asyncio.Event()
+    mirror.inject(Slow(gate, after=500), kind="blob")
+    proxy = setup.proxy(None, mirror)
+    first = await proxy.ask("GET", blob(digest))
+    etag = dict(first.headers)["ETag"]
+    if not running:
+        gate.set()
+        await read(first)
+    same = await proxy.ask("GET", blob(digest), {"Range": "bytes=10-19", "If-Range": etag})
+    others = [
+        await proxy.ask("GET", blob(digest), {"Range": "bytes=10-19", "If-Range": other})
+        for other in ('"another"', f"W/{etag}", "Sat, 29 Oct 1994 19:43:31 GMT")
+    ]
+    gate.set()
+    check_part(await read(same), 10, 20)
+    for other in others:
+        got = await read(other)
+        assert (got.status, got.data) == (200, DATA)
+    if running:
+        assert (await read(first)).data == DATA
+
+
+async def test_a_part_that_is_there_comes_while_the_rest_is_coming(
+    setup: Setup, mirror: FakeRegistry, digest: str
+) -> None:
+    """containerd asks for several parts at once, and leaves each in the middle, by design."""
+    gate = asyncio.Event()
+    mirror.inject(Slow(gate, after=500), kind="blob")
+    proxy = setup.proxy(None, mirror)
+    check_part(await proxy.get(blob(digest), Range="bytes=100-199"), 100, 200)
+    later = [await proxy.ask("GET", blob(digest), {"Range": header}) for header in ("bytes=450-549", "bytes=-1")]
+    leaving = await proxy.ask("GET", blob(digest), {"Range": "bytes=200-"})
+    assert not isinstance(leaving.body, bytes)
+    await leaving.body.read()
+    await leaving.body.close()
+    reading = [asyncio.create_task(read(reply)) for reply in later]
+    gate.set()
+    check_part(await reading[0], 450, 550)
+    check_part(await reading[1], 999, 1000)
+    assert len(mirror.requests) == 1
+
+
+async def test_of_a_length_that_is_not_known_yet_the_whole_comes(
+    setup: Setup, mirror: FakeRegistry, digest: str
+) -> None:
+    mirror.inject(Chunked(), times=1)
+    proxy = setup.proxy(None, mirror)
+    got = await proxy.get(blob(digest), Range="bytes=10-19")
+    assert (got.status, got.data) == (200, DATA)
+    assert "Content-Range" not in got.headers
+    check_part(await proxy.get(blob(digest), Range="bytes=10-19"), 10, 20)
+
+
+async def test_manifests_come_whole(setup: Setup, mirror: FakeRegistry, image: Image) -> None:
+    mirror.add(image, NAME)
+    proxy = setup.proxy(None, mirror)
+    await proxy.get(TAG)
+    got = await proxy.get(TAG, Range="bytes=0-9")
+    assert got.data == (image.manifest.data if got.status == 200 else image.manifest.data[:10])
+    assert got.headers["Content-Length"] == str(len(got.data))
