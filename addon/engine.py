@@ -12,6 +12,7 @@ from addon.oci import Blob, Digest, Manifest, OciError, Ping
 from addon.relay import Relay
 from addon.reply import Reply, Request, Served
 from addon.routing import Attempt, Verdict
+from addon.sources import NotFound, Sources
 from addon.upstream import EndpointError
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ log = logging.getLogger("mirrortap")
 _BLOB_TYPE = "application/octet-stream"
 
 
-class _NotFound(Exception):
-    """No endpoint brought the content to somebody without a credential."""
-
-    def __init__(self, attempts: list[Attempt]) -> None:
-        self.attempts = attempts
-
-
 class Engine:
     """Answers registry requests from the store, the mirrors and the origin."""
 
@@ -42,6 +36,7 @@ class Engine:
         self._links = links
         self._fills = fills
         self._upstream = upstream
+        self._sources = Sources(upstream)
         self._relay = Relay(upstream)
         self._index_is_old = False
         self._indexing: asyncio.Task[None] | None = None
@@ -87,7 +82,7 @@ class Engine:
         try:
             async with await self._ask(request, "HEAD", asked, accept) as response:
                 headers = response.headers
-        except _NotFound as missing:
+        except NotFound as missing:
             if request.method == "GET" and routing.head_unknown(missing.attempts):
                 return await self._by_tag_unannounced(request, asked, accept)
             return await self._unresolved(request, asked, accepts, missing.attempts)
@@ -109,20 +104,27 @@ class Engine:
             return self._described(request, response, digest)
         try:
             return await self._content(request, Manifest(repository, digest), digest)
-        except _NotFound as missing:
+        except NotFound as missing:
             return await self._unresolved(request, asked, accepts, missing.attempts)
 
     async def _by_tag_unannounced(self, request: Request, asked: Manifest, accept: Headers) -> Reply:
         """A tag whose registry does not say a digest: the bytes tell it."""
+        search = self._sources.of(request.rule, "GET", asked, accept)
+        content, media_type = b"", None
         try:
-            async with await self._ask(request, "GET", asked, accept) as response:
-                content = await response.read_all(oci.MAX_MANIFEST)
-        except _NotFound as missing:
+            while media_type is None:
+                async with await search.next() as response:
+                    try:
+                        content = await response.read_all(oci.MAX_MANIFEST)
+                    except EndpointError as error:
+                        search.reject(response.endpoint, str(error))
+                        continue
+                media_type = oci.media_type(content)
+                if media_type is None:
+                    search.reject(response.endpoint, "what it sends is no manifest")
+        except NotFound as missing:
             accepts = oci.accepted(request.header_values("accept"))
             return await self._unresolved(request, asked, accepts, missing.attempts)
-        except EndpointError as error:
-            attempt = Attempt(response.endpoint, str(error))
-            raise routing.most_telling(asked, request.rule.registry, [attempt]) from None
         digest = Digest.of(content)
         try:
             await asyncio.to_thread(self._store.add, digest, content)
@@ -133,8 +135,7 @@ class Engine:
             self._links.add(registry, repository, digest)
             if self._tags.record(registry, repository, tag, oci.accepted(request.header_values("accept")), digest):
                 self._note_index()
-        media_type = response.headers.get("Content-Type") or oci.media_type(content) or oci.OCI_MANIFEST
-        headers = reply.describing(digest, len(content), media_type)
+        headers = reply.describing(digest, len(content), response.headers.get("Content-Type") or media_type)
         return reply.ours(200, headers, content, Served("miss from", response.endpoint.name), request)
 
     async def _unresolved(
@@ -156,13 +157,13 @@ class Engine:
     async def _by_digest(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
         try:
             return await self._content(request, asked, digest)
-        except _NotFound as missing:
+        except NotFound as missing:
             if routing.origin_refused(missing.attempts):
                 return await self._as_client(request, asked, missing.attempts)
             raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
 
     async def _content(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
-        """Content that anybody may have. Raises _NotFound."""
+        """Content that anybody may have. Raises NotFound."""
         registry, repository = request.rule.registry, asked.repository
         fill = self._fills.running(digest)
         held = fill is not None or self._store.size(digest) is not None
@@ -186,12 +187,12 @@ class Engine:
             return await self._past_the_store(request, asked, digest)
 
     async def _fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
-        """The running fill, or a new one, as soon as an endpoint has begun to send. Raises _NotFound or OSError."""
+        """The running fill, or a new one, as soon as an endpoint has begun to send. Raises NotFound or OSError."""
         fill = self._fills.running(digest)
         if fill and fill.repository != (request.rule.registry, asked.repository):
             try:
                 await fill.opened()
-            except (_NotFound, BodyCut):
+            except (NotFound, BodyCut):
                 # What could not be opened for another repository says nothing of this one; and where it was asked,
                 # this client's credential has no business.
                 fill = self._fills.running(digest)
@@ -207,7 +208,7 @@ class Engine:
             if isinstance(asked, Manifest):
                 self._note_index()
 
-        return self._fills.start(digest, (registry, repository), lambda: self._ask(request, "GET", asked), filled)
+        return self._fills.start(digest, (registry, repository), self._sources.of(request.rule, "GET", asked), filled)
 
     def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
         if isinstance(asked, Manifest):
@@ -247,7 +248,7 @@ class Engine:
         return reply.ours(200, headers, b"", Served("miss from", response.endpoint.name), request)
 
     async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
-        """As an endpoint has it: the headers alone, or the bytes, when they cannot be stored. Raises _NotFound."""
+        """As an endpoint has it: the headers alone, or the bytes, when they cannot be stored. Raises NotFound."""
         response = await self._ask(request, request.method, asked)
         if request.method == "HEAD":
             await response.close()
@@ -265,36 +266,8 @@ class Engine:
     async def _ask(
         self, request: Request, method: str, asked: Manifest | Blob, accept: Headers | None = None
     ) -> Response:
-        """The first endpoint's answer that is the content, as anybody may have it. Raises _NotFound."""
-        if accept is None:
-            accept = [("Accept", oci.ACCEPT_ANY_MANIFEST)] if isinstance(asked, Manifest) else []
-        kind = "manifests" if isinstance(asked, Manifest) else "blobs"
-        registry = request.rule.registry
-        attempts: list[Attempt] = []
-        for endpoint in routing.endpoints(request.rule):
-            try:
-                response = await self._upstream.pull(
-                    endpoint, method, asked.repository, f"{kind}/{asked.reference}", accept, registry=registry
-                )
-            except EndpointError as error:
-                attempts.append(Attempt(endpoint, str(error)))
-            else:
-                encoding = response.headers.get("Content-Encoding", "identity")
-                if response.headers.get("Content-Type", "").startswith("text/html"):
-                    attempts.append(
-                        Attempt(endpoint, f"HTTP {response.status} with a web page, not a registry's answer")
-                    )
-                elif encoding != "identity":
-                    attempts.append(Attempt(endpoint, f"sends the body {encoding}-encoded, unasked"))
-                elif routing.judge(response.status) is Verdict.FOUND:
-                    return response
-                else:
-                    wait = response.headers.get("Retry-After")
-                    attempts.append(Attempt(endpoint, f"HTTP {response.status}", response.status, wait))
-                await response.close()
-            if attempts[-1].verdict is Verdict.FAILED:
-                log.warning("%s (asked for %s/%s)", attempts[-1], registry, asked.repository)
-        raise _NotFound(attempts)
+        """The first endpoint's answer that is the content, as anybody may have it. Raises NotFound."""
+        return await self._sources.of(request.rule, method, asked, accept).next()
 
     async def _as_client(self, request: Request, asked: Manifest | Blob, attempts: list[Attempt]) -> Reply:
         """The origin refused us: what it says to this client itself is the answer, for this client alone."""

@@ -6,16 +6,19 @@ import asyncio
 import logging
 import math
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, FileBody
+from addon.sources import NotFound
 from addon.store import DigestMismatch
 from addon.upstream import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from addon.oci import Digest
+    from addon.sources import Search
     from addon.store import Partial, Store
     from addon.upstream import Response
 
@@ -23,6 +26,8 @@ log = logging.getLogger("mirrortap")
 
 # Seconds that a cache which could not be written is left alone.
 _REST = 10.0
+# Times in a row that a download may break off without a new byte before it is given up.
+_FRUITLESS = 3
 
 
 class Fill:
@@ -70,26 +75,15 @@ class Fill:
         # The last byte is held back until the digest is right: a client must never hold a complete wrong blob.
         return self._written if self.verified else max(0, self._written - 1)
 
-    async def run(self, store: Store, open_source: Callable[[], Awaitable[Response]]) -> bool:
+    async def run(self, store: Store, search: Search) -> bool:
         """Downloads; whether the content is now in the store."""
         try:
-            async with await open_source() as response:
-                self.source = response.endpoint.name
-                self.size = response.size
-                self.content_type = response.headers.get("Content-Type")
-                self._partial = await asyncio.to_thread(store.begin, self.digest)
-                # An announced length of 0 would make the answer complete before anything is verified.
-                if self.size != 0:
-                    self._opened.set_result(None)
-                while chunk := await response.read():
-                    await asyncio.to_thread(self._partial.write, chunk)
-                    await self._moved(written=len(chunk))
-            self._partial.verify()
+            partial = await self._download(store, search)
             # Readers need not wait until the disk has it too.
             await self._moved(verified=True)
             if not self._opened.done():
                 self._opened.set_result(None)
-            await asyncio.to_thread(self._partial.commit)
+            await asyncio.to_thread(partial.commit)
         except (EndpointError, DigestMismatch) as error:
             await self._failed(f"{self.source} sent a bad {self.digest}: {error}")
         except OSError as error:
@@ -106,6 +100,63 @@ class Fill:
             if self._partial:
                 self._partial.close()
         return False
+
+    async def _download(self, store: Store, search: Search) -> Partial:
+        """All of it, from one endpoint, or from several where one breaks off; then verified."""
+        response = await search.next()
+        self.source = response.endpoint.name
+        self.size = response.size
+        self.content_type = response.headers.get("Content-Type")
+        self._partial = await asyncio.to_thread(store.begin, self.digest)
+        # An announced length of 0 would make the answer complete before anything is verified.
+        if self.size != 0:
+            self._opened.set_result(None)
+        senders = {response.endpoint}
+        fruitless = 0
+        while problem := await self._take(response, self._partial):
+            search.broke(response.endpoint)
+            if self._written == self.size:
+                break
+            fruitless = 0 if problem.gained else fruitless + 1
+            if fruitless > _FRUITLESS:
+                raise problem.error
+            try:
+                response = await search.next(self._written)
+            except NotFound:
+                raise problem.error from None
+            senders.add(response.endpoint)
+            log.warning(
+                "%s: %s, after %d bytes of %s; %s goes on from there",
+                problem.endpoint,
+                problem.error,
+                self._written,
+                self.digest,
+                response.endpoint.name,
+            )
+        try:
+            self._partial.verify()
+        except DigestMismatch:
+            for endpoint in senders:
+                search.lied(endpoint, self.digest)
+            raise
+        return self._partial
+
+    async def _take(self, response: Response, partial: Partial) -> _Break | None:
+        """Writes what the endpoint sends, from where we are on; how it broke off, if it did."""
+        begun = self._written
+        # Whoever answers a Range with 200 begins at the beginning.
+        skip = 0 if response.status == 206 else begun
+        try:
+            async with response:
+                while chunk := await response.read():
+                    fresh = chunk[skip:]
+                    skip = max(0, skip - len(chunk))
+                    if fresh:
+                        await asyncio.to_thread(partial.write, fresh)
+                        await self._moved(written=len(fresh))
+        except EndpointError as error:
+            return _Break(response.endpoint.name, error, gained=self._written > begun)
+        return None
 
     async def _moved(self, *, written: int = 0, verified: bool = False) -> None:
         async with self._progress:
@@ -125,6 +176,15 @@ class Fill:
             log.warning("%s; nothing of it is cached, and transfers of it are cut", reason)
         async with self._progress:
             self._progress.notify_all()
+
+
+@dataclass(frozen=True)
+class _Break:
+    """Where a download broke off, and whether anything new had come."""
+
+    endpoint: str
+    error: EndpointError
+    gained: bool
 
 
 class Fills:
@@ -154,7 +214,7 @@ class Fills:
         self,
         digest: Digest,
         repository: tuple[str, str],
-        open_source: Callable[[], Awaitable[Response]],
+        search: Search,
         filled: Callable[[], None],
     ) -> Fill:
         """Starts a fill; `filled` is called when its content is verified and in the store."""
@@ -162,7 +222,7 @@ class Fills:
 
         async def run() -> None:
             try:
-                if await fill.run(self._store, open_source):
+                if await fill.run(self._store, search):
                     filled()
                 elif fill.unwritable:
                     self._rested = time.monotonic() + _REST

@@ -67,6 +67,9 @@ class Relay:
             raise OciError(502, "UNAVAILABLE", str(error)) from None
 
     async def _to_origin(self, request: Request) -> Response:
+        if not request.target.startswith("/") or not request.target.isascii():
+            # It becomes part of a URL: nothing but a path may (RFC 9112, 3.2.1).
+            raise OciError(400, "UNSUPPORTED", "the request's target is not a path")
         headers = [
             (name, value) for name, value in reply.end_to_end(request.headers) if name.lower() not in _NOT_RELAYED
         ]

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
 
 
+# Seconds that an endpoint rests after it failed once, and at most; and that it is not believed about a digest.
+_REST, _REST_MAX, _DISTRUST = 5.0, 300.0, 600.0
+
+
 class Verdict(Enum):
     """What is done with an endpoint's answer."""
 
@@ -40,6 +44,40 @@ class Attempt:
 def endpoints(rule: Rule) -> tuple[Endpoint, ...]:
     """Mirrors as configured, then the origin."""
     return rule.mirrors + rule.origins
+
+
+class Health:
+    """Which endpoints have failed lately: they are asked after the others, for a growing while. Never not at all.
+
+    Times are seconds on one clock, given by the caller.
+    """
+
+    def __init__(self) -> None:
+        self._failures: dict[Endpoint, int] = {}  # in a row
+        self._resting: dict[Endpoint, float] = {}  # until when
+        self._lied: dict[tuple[Endpoint, Digest], float] = {}  # until when it is not believed
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        failures = self._failures[endpoint] = self._failures.get(endpoint, 0) + 1
+        self._resting[endpoint] = now + min(_REST_MAX, _REST * 2.0 ** min(failures - 1, 20))
+
+    def answered(self, endpoint: Endpoint) -> None:
+        self._failures.pop(endpoint, None)
+        self._resting.pop(endpoint, None)
+
+    def lied(self, endpoint: Endpoint, digest: Digest, now: float) -> None:
+        """What the endpoint sent does not have the digest."""
+        self._lied = {key: until for key, until in self._lied.items() if until > now}
+        self._lied[endpoint, digest] = now + _DISTRUST
+
+    def order(self, endpoints: tuple[Endpoint, ...], digest: Digest | None, now: float) -> list[Endpoint]:
+        """As configured, but those last that rest, or that sent something else for this digest."""
+
+        def doubtful(endpoint: Endpoint) -> bool:
+            lied = digest is not None and self._lied.get((endpoint, digest), now) > now
+            return lied or self._resting.get(endpoint, now) > now
+
+        return sorted(endpoints, key=doubtful)
 
 
 def judge(status: int) -> Verdict:

@@ -129,7 +129,7 @@ class Upstream:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._tokens: dict[tuple[URL, str], _Token] = {}  # by the origin of the URL (RFC 6454) and the repository
-        self._token_locks: dict[tuple[URL, str], asyncio.Lock] = {}
+        self._exchanges: dict[tuple[URL, str], asyncio.Task[_Token | None]] = {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             # The store holds the bytes a digest is of, and what passes through is not ours to change.
@@ -249,17 +249,20 @@ class Upstream:
     async def _authorize(self, endpoint: Endpoint, refusal: Response, name: str, wanted: Bearer) -> bool:
         """Gets the anonymous token that a 401 asks for; False when there is none, or it is the one refused."""
         key = (refusal.url.origin(), name)
-        # One exchange for the many blobs of an image that are asked for at once.
-        async with self._token_locks.setdefault(key, asyncio.Lock()):
-            known = self._tokens.get(key)
-            if known is None or refusal.sent_authorization == f"Bearer {known.value}" or known.stale:
-                known = await self._exchange(endpoint, wanted)
-                if known:
-                    self._remember(key, known)
-                else:
-                    self._tokens.pop(key, None)
-        self._token_locks.pop(key, None)
-        return known is not None
+        known = self._tokens.get(key)
+        if known and not known.stale and refusal.sent_authorization != f"Bearer {known.value}":
+            return True
+        # One exchange, and one failure, for the many blobs of an image that are asked for at once.
+        exchange = self._exchanges.get(key)
+        if exchange is None:
+            exchange = self._exchanges[key] = asyncio.create_task(self._exchange(endpoint, wanted))
+            exchange.add_done_callback(lambda _: self._exchanges.pop(key, None))
+        token = await asyncio.shield(exchange)
+        if token:
+            self._remember(key, token)
+        elif self._tokens.get(key) is known:
+            self._tokens.pop(key, None)
+        return token is not None
 
     def _remember(self, key: tuple[URL, str], token: _Token) -> None:
         if len(self._tokens) >= _MAX_TOKENS:
