@@ -11,7 +11,7 @@ subclasses that differ in these points:
 - a CONNECT to a host that is not intercepted becomes a plain tunnel, and one that is opens no connection;
 - a request that cannot be parsed, or that never ends, gets an OCI error.
 
-tests/test_streaming_contract.py fails loudly when a new mitmproxy moves something of what is used here.
+tests/doors/test_streaming_contract.py fails loudly when a new mitmproxy moves something of what is used here.
 """
 
 from __future__ import annotations
