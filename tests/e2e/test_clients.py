@@ -80,6 +80,21 @@ def test_dockerd(app: Image, proxy: Proxy, tmp_path: Path) -> None:
     assert shown.split() == [app.config.digest, f"app@{app.manifest.digest}"]
 
 
+@needs("dockerd", "containerd", "runc", "busybox")
+def test_buildkit_in_dockerd(app: Image, proxy: Proxy, tmp_path: Path) -> None:
+    """The docker command, which fetches tokens for BuildKit, has the same environment as the daemon."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {APP}\nRUN echo built > /made\n")
+    since = len(proxy.log)
+    environment = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(proxy.ca), "DOCKER_BUILDKIT": "1"}
+    with dockerd(tmp_path / "docker", **environment) as docker:
+        docker.cli("build", "--network=host", "--tag=built", str(context))
+        layers = docker.cli("image", "inspect", "--format", "{{len .RootFS.Layers}}", "built").stdout
+    assert int(layers) == len(app.layers) + 1
+    assert {line.kind for line in proxy.answered(since)} == {"manifest", "blob"}
+
+
 @needs("skopeo")
 def test_mitmdump_with_the_addon_as_a_script(app: Image, config: str, builder: Builder, tmp_path: Path) -> None:
     with mitmdump(tmp_path / "mitmdump", config) as running:
