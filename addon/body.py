@@ -21,9 +21,7 @@ class BodyCut(Exception):
 
 
 class Body(Protocol):
-    """A body that is read piece by piece. `size` in bytes; None when only its end will tell."""
-
-    size: int | None
+    """A body that is read piece by piece."""
 
     async def read(self) -> bytes:
         """The next piece, b"" at the end. Raises BodyCut."""
@@ -42,7 +40,6 @@ class FileBody:
     """The slice [start, end) of a file, complete or still growing; `end` None is wherever it will end."""
 
     def __init__(self, fd: int, start: int, end: int | None, growth: Growth | None = None) -> None:
-        self.size = None if end is None else end - start
         self._fd = fd
         self._offset = start
         self._end = end
@@ -90,7 +87,6 @@ class RelayedBody:
     """An endpoint's body on its way to one client, never stored."""
 
     def __init__(self, response: Response) -> None:
-        self.size = response.size
         self._response = response
 
     async def read(self) -> bytes:
@@ -107,7 +103,6 @@ class VerifiedBody:
     """Another body, whose last piece goes out only when all of it has the digest that was asked for."""
 
     def __init__(self, body: Body, digest: Digest, source: str) -> None:
-        self.size = body.size
         self._body = body
         self._digest = digest
         self._source = source

@@ -84,7 +84,7 @@ class Engine:
                 headers = response.headers
         except NotFound as missing:
             if request.method == "GET" and routing.head_unknown(missing.attempts):
-                return await self._by_tag_unannounced(request, asked, accept)
+                return await self._by_tag_unannounced(request, asked, accept, accepts)
             return await self._unresolved(request, asked, accepts, missing.attempts)
         try:
             digest = Digest.parse(headers.get("Docker-Content-Digest", ""))
@@ -93,7 +93,7 @@ class Engine:
         if digest is None or not digest.verifiable:
             if request.method == "HEAD":
                 return self._described(request, response, None)
-            return await self._by_tag_unannounced(request, asked, accept)
+            return await self._by_tag_unannounced(request, asked, accept, accepts)
         news = self._tags.record(*key, digest)
         self._links.add(registry, repository, digest)
         if found := self._manifest(request, digest, Served("hit")):
@@ -107,7 +107,9 @@ class Engine:
         except NotFound as missing:
             return await self._unresolved(request, asked, accepts, missing.attempts)
 
-    async def _by_tag_unannounced(self, request: Request, asked: Manifest, accept: Headers) -> Reply:
+    async def _by_tag_unannounced(
+        self, request: Request, asked: Manifest, accept: Headers, accepts: frozenset[str]
+    ) -> Reply:
         """A tag whose registry does not say a digest: the bytes tell it."""
         search = self._sources.of(request.rule, "GET", asked, accept)
         content, media_type = b"", None
@@ -123,7 +125,6 @@ class Engine:
                 if media_type is None:
                     search.reject(response.endpoint, "what it sends is no manifest")
         except NotFound as missing:
-            accepts = oci.accepted(request.header_values("accept"))
             return await self._unresolved(request, asked, accepts, missing.attempts)
         digest = Digest.of(content)
         try:
@@ -133,7 +134,7 @@ class Engine:
         else:
             registry, repository, tag = request.rule.registry, asked.repository, str(asked.reference)
             self._links.add(registry, repository, digest)
-            if self._tags.record(registry, repository, tag, oci.accepted(request.header_values("accept")), digest):
+            if self._tags.record(registry, repository, tag, accepts, digest):
                 self._note_index()
         headers = reply.describing(digest, len(content), response.headers.get("Content-Type") or media_type)
         return reply.ours(200, headers, content, Served("miss from", response.endpoint.name), request)

@@ -53,17 +53,17 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self._failures: dict[Endpoint, int] = {}  # in a row
-        self._resting: dict[Endpoint, float] = {}  # until when
+        self._failed: dict[Endpoint, tuple[int, float]] = {}  # times in a row, and until when it rests
         self._lied: dict[tuple[Endpoint, Digest], float] = {}  # until when it is not believed
 
     def failed(self, endpoint: Endpoint, now: float) -> None:
-        failures = self._failures[endpoint] = self._failures.get(endpoint, 0) + 1
-        self._resting[endpoint] = now + min(_REST_MAX, _REST * 2.0 ** min(failures - 1, 20))
+        # Clients name hosts as they like (*.azurecr.io): what has not failed for long is forgotten.
+        self._failed = {e: (times, until) for e, (times, until) in self._failed.items() if until + _REST_MAX > now}
+        times = self._failed.get(endpoint, (0, now))[0] + 1
+        self._failed[endpoint] = (times, now + min(_REST_MAX, _REST * 2.0 ** min(times - 1, 20)))
 
     def answered(self, endpoint: Endpoint) -> None:
-        self._failures.pop(endpoint, None)
-        self._resting.pop(endpoint, None)
+        self._failed.pop(endpoint, None)
 
     def lied(self, endpoint: Endpoint, digest: Digest, now: float) -> None:
         """What the endpoint sent does not have the digest."""
@@ -75,7 +75,7 @@ class Health:
 
         def doubtful(endpoint: Endpoint) -> bool:
             lied = digest is not None and self._lied.get((endpoint, digest), now) > now
-            return lied or self._resting.get(endpoint, now) > now
+            return lied or self._failed.get(endpoint, (0, now))[1] > now
 
         return sorted(endpoints, key=doubtful)
 

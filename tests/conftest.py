@@ -31,7 +31,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+    if NO_SKIP and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped, and MIRRORTAP_NO_SKIP=1: {report.longreprtext or report.longrepr}"
     return report

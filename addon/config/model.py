@@ -97,9 +97,9 @@ class Config:
         return sorted({host_of(registry) for registry in self.rules} | wellknown.DOMAINS)
 
 
-def origin_of(registry: str, tls: Tls = Tls()) -> Endpoint:
+def origin_of(registry: str) -> Endpoint:
     """The endpoint that `registry` itself is, over TLS."""
-    return Endpoint(registry, f"https://{wellknown.api_host(registry)}", tls=tls, is_origin=True)
+    return Endpoint(registry, f"https://{wellknown.api_host(registry)}", is_origin=True)
 
 
 def host_of(authority: str) -> str:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # HTTP/2 inside mitmproxy costs three times the CPU for a blob.
 _ALPN = b"http/1.1"
+# Clients name hosts as they like (*.azurecr.io): the oldest context makes room.
+_MOST = 1000
 
 
 class Leaves:
@@ -33,6 +35,8 @@ class Leaves:
         if context is None or renewal is None or now >= renewal:
             leaf = self._authority.leaf(host)
             context = _serving(leaf)
+            if len(self._contexts) >= _MOST:
+                self._contexts.pop(next(iter(self._contexts)))
             # Renewed at two thirds of its life: long before a client could see it end.
             self._contexts[host] = (context, now + (leaf.not_after - now) * 2 / 3)
         return context

@@ -69,8 +69,6 @@ class Transport:
 
 
 class Source:
-    size: int | None = None
-
     async def read(self) -> bytes:
         raise AssertionError("the door reads, not the layer")
 
@@ -161,12 +159,17 @@ def streamed(**headers: str) -> StreamedResponse:
 GET = b"GET http://registry.example/v2/a/blobs/x HTTP/1.1\r\nHost: registry.example\r\n\r\n"
 
 
-def test_a_streamed_response_goes_out_piece_by_piece(driver: Driver) -> None:
+def begin(driver: Driver, **headers: str) -> None:
+    """As far as the first turn of a streamed response with these headers."""
     driver.send(GET)
     driver.past("requestheaders")
-    driver.asked("request").response = streamed(**{"Content-Length": "6"})
+    driver.asked("request").response = streamed(**headers)
     driver.done()
     driver.past("responseheaders")
+
+
+def test_a_streamed_response_goes_out_piece_by_piece(driver: Driver) -> None:
+    begin(driver, **{"Content-Length": "6"})
     driver.turn(b"one")
     assert driver.sent.endswith(b"\r\n\r\none")
     # The layers wait for the next turn: nothing is read ahead.
@@ -183,11 +186,7 @@ def test_a_streamed_response_goes_out_piece_by_piece(driver: Driver) -> None:
 
 
 def test_a_body_of_unknown_length_is_chunked_to_its_end(driver: Driver) -> None:
-    driver.send(GET)
-    driver.past("requestheaders")
-    driver.asked("request").response = streamed(**{"Transfer-Encoding": "chunked"})
-    driver.done()
-    driver.past("responseheaders")
+    begin(driver, **{"Transfer-Encoding": "chunked"})
     driver.turn(b"abc")
     driver.turn(b"")
     driver.past("response")
@@ -195,11 +194,7 @@ def test_a_body_of_unknown_length_is_chunked_to_its_end(driver: Driver) -> None:
 
 
 def test_a_cut_body_ends_the_connection_unfinished(driver: Driver) -> None:
-    driver.send(GET)
-    driver.past("requestheaders")
-    driver.asked("request").response = streamed(**{"Transfer-Encoding": "chunked"})
-    driver.done()
-    driver.past("responseheaders")
+    begin(driver, **{"Transfer-Encoding": "chunked"})
     driver.turn(b"abc")
     driver.turn(b"", failure="wrong digest")
     assert driver.asked("error").error is not None
@@ -210,22 +205,14 @@ def test_a_cut_body_ends_the_connection_unfinished(driver: Driver) -> None:
 
 def test_a_turn_that_nobody_took_is_a_cut(driver: Driver) -> None:
     # mitmproxy swallows what an addon raises; the transfer must not look complete then.
-    driver.send(GET)
-    driver.past("requestheaders")
-    driver.asked("request").response = streamed(**{"Content-Length": "6"})
-    driver.done()
-    driver.past("responseheaders")
+    begin(driver, **{"Content-Length": "6"})
     driver.done()
     driver.past("error")
     assert driver.closed
 
 
 def test_a_client_that_leaves_in_the_middle_ends_the_stream(driver: Driver) -> None:
-    driver.send(GET)
-    driver.past("requestheaders")
-    driver.asked("request").response = streamed(**{"Content-Length": "6"})
-    driver.done()
-    driver.past("responseheaders")
+    begin(driver, **{"Content-Length": "6"})
     driver.leave()
     driver.turn(b"one")
     driver.past("error")

@@ -58,7 +58,6 @@ def file_with(folder: Path, content: bytes) -> int:
 )
 async def test_a_slice_of_a_file(tmp_path: Path, start: int, end: int | None) -> None:
     body = FileBody(file_with(tmp_path, CONTENT), start, end)
-    assert body.size == (None if end is None else end - start)
     assert await everything(body) == CONTENT[start:end]
 
 
@@ -195,7 +194,6 @@ class Pieces:
     def __init__(self, pieces: Iterable[bytes], failure: Exception | None = None) -> None:
         self._pieces = [piece for piece in pieces if piece]
         self._failure = failure
-        self.size: int | None = sum(map(len, self._pieces))
         self.closed = False
 
     async def read(self) -> bytes:
@@ -216,10 +214,6 @@ class Answer(Response):
         self.endpoint = Endpoint("m.io", "https://m.io")
         self.pieces = pieces
 
-    @property
-    def size(self) -> int | None:
-        return self.pieces.size
-
     async def read(self) -> bytes:
         return await self.pieces.read()
 
@@ -230,7 +224,6 @@ class Answer(Response):
 async def test_a_relayed_body_is_the_endpoints() -> None:
     answer = Answer(Pieces([b"ab", b"c"]))
     body = RelayedBody(answer)
-    assert body.size == 3
     assert await everything(body) == b"abc"
     assert answer.pieces.closed
 
@@ -267,7 +260,6 @@ def test_right_bytes_pass_in_whatever_pieces(pieces: list[bytes], algorithm: str
     digest = Digest(algorithm, hashlib.new(algorithm, content).hexdigest())
     source = Pieces(pieces)
     body = VerifiedBody(source, digest, "m.io")
-    assert body.size == len(content)
     assert asyncio.run(received(body)) == (content, None)
     asyncio.run(body.close())
     assert source.closed

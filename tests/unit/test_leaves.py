@@ -192,3 +192,10 @@ def test_a_leaf_is_renewed_long_before_its_end(leaves: Leaves, monkeypatch: pyte
 def test_hosts_that_no_leaf_is_for(leaves: Leaves, host: str) -> None:
     with pytest.raises(AuthorityError):
         leaves.connection(host)
+
+
+def test_hosts_that_clients_make_up_do_not_fill_the_memory(leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("addon.doors.leaves._MOST", 3)
+    for number in range(10):
+        leaves.connection(f"host{number}.docker.io")
+    assert len(leaves._contexts) == 3

@@ -205,3 +205,12 @@ def test_nobody_is_ever_left_out(events: list[tuple[Endpoint, str, float]]) -> N
     for endpoint, event, now in events:
         health.failed(endpoint, now) if event == "failed" else health.answered(endpoint)
     assert sorted(health.order(ALL, None, now=500), key=ALL.index) == list(ALL)
+
+
+def test_what_failed_long_ago_starts_anew() -> None:
+    health = Health()
+    for _ in range(10):
+        health.failed(FIRST, now=0)
+    health.failed(SECOND, now=1000)
+    health.failed(FIRST, now=1000)
+    assert health.order(ALL, None, now=1006) == [FIRST, SECOND, THIRD]
