@@ -63,19 +63,19 @@ class Search:
         digest = asked.reference if isinstance(asked.reference, Digest) else None
         self._left = deque(health.order(routing.endpoints(rule), digest, time.monotonic()))
 
-    async def next(self, offset: int = 0) -> Response:
-        """The next endpoint's answer that is the content, or with an `offset` its rest (206) or the whole (200).
+    async def next(self, start: int = 0, end: int | None = None) -> Response:
+        """The next endpoint's answer that is the content, or of a slice [start, end) that (206) or the whole (200).
 
         An endpoint that had it comes round again, after the others. Raises NotFound.
         """
         while self._left:
             endpoint = self._left.popleft()
             try:
-                response = await self._ask(endpoint, offset)
+                response = await self._ask(endpoint, start, end)
             except EndpointError as error:
                 self._note(Attempt(endpoint, str(error)))
                 continue
-            if problem := _problem(response, offset):
+            if problem := _problem(response, start, end):
                 await response.close()
                 self._note(problem)
                 continue
@@ -97,9 +97,11 @@ class Search:
         """What the endpoint sent does not have the digest."""
         self._health.lied(endpoint, digest, time.monotonic())
 
-    async def _ask(self, endpoint: Endpoint, offset: int) -> Response:
+    async def _ask(self, endpoint: Endpoint, start: int, end: int | None) -> Response:
         kind = "manifests" if isinstance(self._asked, Manifest) else "blobs"
-        headers = [*self._accept, ("Range", f"bytes={offset}-")] if offset else self._accept
+        headers = self._accept
+        if start or end is not None:
+            headers = [*headers, ("Range", f"bytes={start}-{'' if end is None else end - 1}")]
         return await self._upstream.pull(
             endpoint,
             self._method,
@@ -118,11 +120,11 @@ class Search:
             self._health.answered(attempt.endpoint)
 
 
-def _problem(response: Response, offset: int) -> Attempt | None:
+def _problem(response: Response, start: int, end: int | None) -> Attempt | None:
     """Why an answer is not the content that was asked for."""
     endpoint, status = response.endpoint, response.status
-    if offset and status == 206:
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+    if (start or end is not None) and status == 206:
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             return Attempt(endpoint, "sends another range than was asked for")
     elif routing.judge(status) is not Verdict.FOUND:
         return Attempt(endpoint, f"HTTP {status}", status, response.headers.get("Retry-After"))

@@ -171,7 +171,7 @@ class _Reader:
                 endpoints = tuple(e for m in mirrors for e in self._mirror(m, "default"))
                 rules[registry] = Rule(registry, (origin_of(registry),), endpoints, own.tag_ttl)
         timeouts = Timeouts(own.connect_timeout, own.first_byte_timeout, own.stall_timeout)
-        return Config(rules, self._tls, timeouts, own.tag_ttl, self._path, tuple(warnings))
+        return Config(rules, self._tls, timeouts, tag_ttl=own.tag_ttl, source=self._path, warnings=tuple(warnings))
 
     def _rule(self, registry: str, key: str, table: _RegistryTable) -> Rule:
         where = f'registry."{key}"'

@@ -56,15 +56,52 @@ class Rule:
     origins: tuple[Endpoint, ...]  # empty when the origin must never be asked
     mirrors: tuple[Endpoint, ...] = ()
     tag_ttl: float = 0.0  # seconds that a tag is believed without asking again
+    offline: bool = False  # no endpoint is asked: what is cached is all there is
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: until there is a connection; until an answer begins, connecting included; without a byte of a body."""
+    """Seconds: until there is a connection; until an answer begins, connecting included; without a byte of a body;
+    until a mirror that has not begun to answer gets a rival (0: never); until a tag that is in the cache is answered
+    from there."""
 
     connect: float = 5.0
     first_byte: float = 20.0
     stall: float = 60.0
+    hedge: float = 2.0
+    stale: float = 2.0
+
+
+@dataclass(frozen=True)
+class Amount:
+    """So many bytes, or a share (0 to 1) of the disk."""
+
+    bytes: int = 0
+    share: float = 0.0
+
+    def of(self, disk: int) -> int:
+        """In bytes, on a disk of this size."""
+        return self.bytes + int(disk * self.share)
+
+
+@dataclass(frozen=True)
+class Space:
+    """How large the cache may grow, and how much of the disk it leaves free."""
+
+    cache: Amount = Amount(share=0.75)
+    free: Amount = Amount(share=0.05)
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """`min_rate` in bytes a second, over the stall timeout; `keep_from`: the share (0 to 1) of a blob from which on its
+    download goes on when the last client has left; `hedge_origin`: whether an origin, too, may be asked as a rival to
+    a slow mirror; `quota_floor`: requests left of a registry's rate limit below which it is spared."""
+
+    min_rate: int = 10_000
+    keep_from: float = 0.25
+    hedge_origin: bool = False
+    quota_floor: int = 10
 
 
 @dataclass(frozen=True)
@@ -74,7 +111,10 @@ class Config:
     rules: Mapping[str, Rule]
     tls: Mapping[str, Tls] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
+    space: Space = Space()
+    downloads: Downloads = Downloads()
     tag_ttl: float = 0.0
+    offline: bool = False  # nothing is connected to, other hosts included
     source: Path | None = None
     warnings: tuple[str, ...] = ()
 
