@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Protocol
 from addon.upstream import EndpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from addon.oci import Digest
-    from addon.upstream import Response
 
 CHUNK = 1 << 20  # bytes; 64 KiB chunks cost three times the CPU
 
 
 class BodyCut(Exception):
     """The rest of the body will not come, or must not be sent: the client's transfer is cut."""
+
+
+class CacheFailed(BodyCut):
+    """The rest cannot come from the cache; it may from somewhere else."""
 
 
 class Body(Protocol):
@@ -41,33 +46,33 @@ class FileBody:
 
     def __init__(self, fd: int, start: int, end: int | None, growth: Growth | None = None) -> None:
         self._fd = fd
-        self._offset = start
-        self._end = end
+        self.offset = start  # of the next piece
+        self.end = end
         self._growth = growth
 
     async def read(self) -> bytes:
-        want = CHUNK if self._end is None else min(CHUNK, self._end - self._offset)
+        want = CHUNK if self.end is None else min(CHUNK, self.end - self.offset)
         if self._growth and want:
-            want = min(want, await self._growth.grown(self._offset) - self._offset)
-            if not want and self._end is not None:
+            want = min(want, await self._growth.grown(self.offset) - self.offset)
+            if not want and self.end is not None:
                 raise BodyCut("the content is shorter than announced")
         if want <= 0:
             return b""
         try:
             # In the page cache, as fresh and popular content is: no thread is worth its while.
-            data = _read_cached(self._fd, want, self._offset)
+            data = _read_cached(self._fd, want, self.offset)
         except OSError:
             data = await self._read_waiting(want)
-        if not data and self._end is not None:
-            raise BodyCut("a cached file is shorter than it was")
-        self._offset += len(data)
+        if not data and self.end is not None:
+            raise CacheFailed("a cached file is shorter than it was")
+        self.offset += len(data)
         return data
 
     async def _read_waiting(self, size: int) -> bytes:
         try:
-            return await asyncio.to_thread(os.pread, self._fd, size, self._offset)
+            return await asyncio.to_thread(os.pread, self._fd, size, self.offset)
         except OSError as error:
-            raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
+            raise CacheFailed(f"the cache cannot be read: {error.strerror}") from None
 
     async def close(self) -> None:
         # Once: the number may be another file's by the second time.
@@ -83,30 +88,64 @@ def _read_cached(fd: int, size: int, offset: int) -> bytes:
     return bytes(memoryview(buffer)[:count])
 
 
-class RelayedBody:
-    """An endpoint's body on its way to one client, never stored."""
+class SparedBody:
+    """A file's slice, whose rest comes from `spare(start, end)` should the cache fail."""
 
-    def __init__(self, response: Response) -> None:
-        self._response = response
+    def __init__(self, file: FileBody, spare: Callable[[int, int | None], Awaitable[Body]]) -> None:
+        self._body: Body = file
+        self._file = file
+        self._spare = spare
 
     async def read(self) -> bytes:
         try:
-            return await self._response.read()
-        except EndpointError as error:
-            raise BodyCut(f"{self._response.endpoint.name}: {error}") from None
+            return await self._body.read()
+        except CacheFailed:
+            await self._file.close()
+            self._body = await self._spare(self._file.offset, self._file.end)
+            return await self._body.read()
 
     async def close(self) -> None:
-        await self._response.close()
+        await self._body.close()
+
+
+class Source(Protocol):
+    """What endpoints send."""
+
+    @property
+    def source(self) -> str:
+        """The endpoint's name."""
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end. Raises EndpointError."""
+
+    async def close(self) -> None: ...
+
+
+class RelayedBody:
+    """What endpoints send, on its way to one client, never stored."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def read(self) -> bytes:
+        try:
+            return await self._source.read()
+        except EndpointError as error:
+            raise BodyCut(f"{self._source.source}: {error}") from None
+
+    async def close(self) -> None:
+        await self._source.close()
 
 
 class VerifiedBody:
     """Another body, whose last piece goes out only when all of it has the digest that was asked for."""
 
-    def __init__(self, body: Body, digest: Digest, source: str) -> None:
+    def __init__(self, body: Body, digest: Digest, source: str, begun: hashlib._Hash | None = None) -> None:
+        """`begun` is the state of the hash after what came before this body."""
         self._body = body
         self._digest = digest
         self._source = source
-        self._hash = hashlib.new(digest.algorithm)
+        self._hash = begun or hashlib.new(digest.algorithm)
         self._held: bytes | None = None
 
     async def read(self) -> bytes:

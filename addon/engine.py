@@ -7,7 +7,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from addon import oci, reply, routing
-from addon.body import BodyCut, FileBody, RelayedBody, VerifiedBody
+from addon.body import BodyCut, FileBody, RelayedBody, SparedBody, VerifiedBody
+from addon.download import Download
+from addon.journal import Seldom
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
 from addon.relay import Relay
 from addon.reply import Reply, Request, Served
@@ -17,7 +19,11 @@ from addon.upstream import EndpointError
 
 if TYPE_CHECKING:
     from addon.access import Links
-    from addon.fills import Fill, Fills
+    from addon.body import Body
+    from addon.download import Pace
+    from addon.fill import Fill
+    from addon.fills import Fills
+    from addon.sources import Search
     from addon.store import Store
     from addon.tags import Tags
     from addon.upstream import Headers, Response, Upstream
@@ -30,12 +36,14 @@ _BLOB_TYPE = "application/octet-stream"
 class Engine:
     """Answers registry requests from the store, the mirrors and the origin."""
 
-    def __init__(self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream) -> None:
+    def __init__(self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream, pace: Pace) -> None:
         self._store = store
         self._tags = tags
         self._links = links
         self._fills = fills
         self._upstream = upstream
+        self._pace = pace
+        self._seldom = Seldom(log)
         self._sources = Sources(upstream)
         self._relay = Relay(upstream)
         self._index_is_old = False
@@ -165,27 +173,35 @@ class Engine:
 
     async def _content(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
         """Content that anybody may have. Raises NotFound."""
-        registry, repository = request.rule.registry, asked.repository
         fill = self._fills.running(digest)
         held = fill is not None or self._store.size(digest) is not None
-        linked = self._links.known(registry, repository, digest) or (
-            fill is not None and fill.repository == (registry, repository)
-        )
         try:
-            if not linked and (held or request.method == "HEAD"):
-                # One HEAD shows whether this repository holds it too.
-                async with await self._ask(request, "HEAD", asked) as response:
-                    self._links.add(registry, repository, digest)
-                if not held:
-                    return self._described(request, response, digest)
-            if found := self._stored(request, asked, digest):
+            if (held or request.method == "HEAD") and (shown := await self._prove(request, asked, digest, fill, held)):
+                return shown
+            if found := await self._stored(request, asked, digest):
                 return found
             if self._fills.running(digest) is None and (request.method == "HEAD" or not self._fills.possible):
                 return await self._past_the_store(request, asked, digest)
-            return self._filling(request, asked, await self._fill(request, asked, digest))
+            fill = await self._fill(request, asked, digest)
+            # Another worker may have begun it, for another repository.
+            await self._prove(request, asked, digest, fill, held=True)
+            return await self._filling(request, asked, fill)
         except OSError as error:
             self._warn_of_store(error)
             return await self._past_the_store(request, asked, digest)
+
+    async def _prove(
+        self, request: Request, asked: Manifest | Blob, digest: Digest, fill: Fill | None, held: bool
+    ) -> Reply | None:
+        """Raises NotFound unless this repository is known to hold it, or one HEAD shows it; that one it can answer."""
+        registry, repository = request.rule.registry, asked.repository
+        if fill and fill.repository == (registry, repository):
+            return None
+        if self._links.known(registry, repository, digest):
+            return None
+        async with await self._ask(request, "HEAD", asked) as response:
+            self._links.add(registry, repository, digest)
+        return None if held else self._described(request, response, digest)
 
     async def _fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
         """The running fill, or a new one, as soon as an endpoint has begun to send. Raises NotFound or OSError."""
@@ -204,24 +220,34 @@ class Engine:
     def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
         registry, repository = request.rule.registry, asked.repository
 
+        def question() -> Search:
+            return self._sources.of(request.rule, "GET", asked)
+
         def filled() -> None:
             self._links.add(registry, repository, digest)
             if isinstance(asked, Manifest):
                 self._note_index()
 
-        return self._fills.start(digest, (registry, repository), self._sources.of(request.rule, "GET", asked), filled)
+        return self._fills.start(digest, (registry, repository), question, filled)
 
-    def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
+    async def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
         if isinstance(asked, Manifest):
             return self._manifest(request, digest, Served("hit"))
         size = self._store.size(digest)
         if size is None:
             return None
 
-        def body(start: int, end: int | None) -> FileBody:
-            return FileBody(self._store.open(digest), start, end)
+        async def body(start: int, end: int | None) -> Body:
+            return SparedBody(FileBody(self._store.open(digest), start, end), past)
 
-        return reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+        async def past(start: int, end: int | None) -> Body:
+            self._warn_of_store(OSError(0, "it cannot be read"))
+            try:
+                return RelayedBody(await self._open(request, asked, start, end))
+            except NotFound:
+                raise BodyCut("the cache cannot be read, and no endpoint has the rest") from None
+
+        return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
 
     def _manifest(
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
@@ -234,13 +260,15 @@ class Engine:
         headers = reply.describing(digest, len(content), media_type)
         return reply.ours(200, headers, b"" if request.method == "HEAD" else content, served, request)
 
-    def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
+    async def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
+        if fill.verified and (found := await self._stored(request, asked, fill.digest)):
+            return found
         media_type = _BLOB_TYPE
         if isinstance(asked, Manifest):
-            media_type = fill.content_type or oci.OCI_MANIFEST
+            media_type = fill.media_type or oci.OCI_MANIFEST
         # What is complete, and only on its way to the disk, is as good as stored.
         served = Served("hit") if fill.verified else Served("miss from", fill.source)
-        return reply.content(request, fill.digest, fill.size, media_type, served, fill.body)
+        return await reply.content(request, fill.digest, fill.size, media_type, served, fill.body)
 
     def _described(self, request: Request, response: Response, digest: Digest | None) -> Reply:
         """The answer to a HEAD that an endpoint has just answered for everybody."""
@@ -250,17 +278,32 @@ class Engine:
 
     async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
         """As an endpoint has it: the headers alone, or the bytes, when they cannot be stored. Raises NotFound."""
-        response = await self._ask(request, request.method, asked)
         if request.method == "HEAD":
-            await response.close()
-            return self._described(request, response, digest)
-        name = response.endpoint.name
-        body = VerifiedBody(RelayedBody(response), digest, name)
-        headers = reply.describing(digest, response.size, response.headers.get("Content-Type") or _BLOB_TYPE)
-        return reply.ours(200, headers, body, Served("miss from", name), request)
+            async with await self._ask(request, "HEAD", asked) as response:
+                return self._described(request, response, digest)
+        download = await self._open(request, asked)
+
+        async def body(start: int, end: int | None) -> Body:
+            if (start, end) == (0, download.size):
+                return VerifiedBody(RelayedBody(download), digest, download.source)
+            await download.close()
+            try:
+                return RelayedBody(await self._open(request, asked, start, end))
+            except NotFound:
+                raise BodyCut("no endpoint has this range") from None
+
+        served = Served("miss from", download.source)
+        media_type = download.media_type or _BLOB_TYPE
+        return await reply.content(request, digest, download.size, media_type, served, body)
+
+    async def _open(self, request: Request, asked: Manifest | Blob, start: int = 0, end: int | None = None) -> Download:
+        """The slice [start, end) as endpoints have it. Raises NotFound."""
+        download = Download(self._sources.of(request.rule, "GET", asked), self._pace, start, end)
+        await download.open()
+        return download
 
     def _warn_of_store(self, error: OSError) -> None:
-        log.warning("%s: the cache cannot be used (%s); serving past it", self._store.folder, error.strerror)
+        self._seldom.warning("%s: the cache cannot be used (%s); serving past it", self._store.folder, error.strerror)
 
     # Upstream.
 

@@ -1,13 +1,17 @@
-"""One line per request that a person can read: what, from where, hit or miss, bytes, time. Pure."""
+"""What the log says: one line per request that a person can read; and of a lasting trouble, one a minute."""
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
 from addon import oci
 from addon.oci import Blob, Digest, Manifest, OciError
 
 if TYPE_CHECKING:
+    import logging
+
     from addon.config.model import Rule
     from addon.reply import Reply
 
@@ -40,3 +44,21 @@ def size(count: int) -> str:
 
 def duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
+
+
+class Seldom:
+    """Warnings of one kind, of which the log gets one a minute."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._next = -math.inf
+        self._held = 0
+
+    def warning(self, message: str, *args: object) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            self._held += 1
+            return
+        more = f" (and {self._held} more like this in the last minutes)" if self._held else ""
+        self._next, self._held = now + 60, 0
+        self._log.warning(message + more, *args)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from addon import ranges
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from addon.body import Body
     from addon.config.model import Rule
@@ -114,13 +114,13 @@ def end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in listed if name.lower() not in _HOP_BY_HOP | named]
 
 
-def content(
+async def content(
     request: Request,
     digest: Digest,
     size: int | None,
     media_type: str,
     served: Served,
-    body: Callable[[int, int | None], Body],
+    body: Callable[[int, int | None], Awaitable[Body]],
 ) -> Reply:
     """Content of `size` bytes, of which `body(start, end)` gives slices: 200, 206 or 416 (RFC 9110, section 14)."""
     headers = describing(digest, size, media_type)
@@ -134,10 +134,10 @@ def content(
             headers = [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
             return ours(416, headers, b"", served, request)
     if part is None:
-        return ours(200, headers, body(0, size), served, request)
+        return ours(200, headers, await body(0, size), served, request)
     start, end = part
     headers = [*describing(digest, end - start, media_type), ("Content-Range", f"bytes {start}-{end - 1}/{size}")]
-    return ours(206, headers, body(start, end), served, request)
+    return ours(206, headers, await body(start, end), served, request)
 
 
 def describing(digest: Digest | None, size: int | None, media_type: str) -> list[tuple[str, str]]:

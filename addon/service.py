@@ -11,6 +11,7 @@ from addon import database
 from addon.access import Links
 from addon.config import buildkit
 from addon.config.model import ConfigError
+from addon.download import Pace
 from addon.engine import Engine
 from addon.fills import Fills
 from addon.store import Store, StoreError
@@ -46,17 +47,21 @@ class Service:
     def _open_locked(self, data: Path) -> None:
         self.authority = Authority.open(data / "ca", self.config.certificate_names())
         self._store = Store(data / "cache")
+        self._store.sweep()
         self._database = database.connect(data / "cache" / "mirrortap.sqlite")
 
     @cached_property
     def engine(self) -> Engine:
         """Made at the first request, for it needs a running event loop."""
+        downloads = self.config.downloads
+        pace = Pace(downloads.min_rate, self.config.timeouts.stall)
         return Engine(
             self._store,
             Tags(self._database),
             Links(self._database),
-            Fills(self._store),
+            Fills(self._store, pace, downloads.keep_from),
             Upstream(self.config),
+            pace,
         )
 
     @property

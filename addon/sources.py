@@ -63,6 +63,11 @@ class Search:
         digest = asked.reference if isinstance(asked.reference, Digest) else None
         self._left = deque(health.order(routing.endpoints(rule), digest, time.monotonic()))
 
+    @property
+    def asked(self) -> str:
+        """The tag or digest that is looked for."""
+        return str(self._asked.reference)
+
     async def next(self, start: int = 0, end: int | None = None) -> Response:
         """The next endpoint's answer that is the content, or of a slice [start, end) that (206) or the whole (200).
 

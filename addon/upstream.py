@@ -52,6 +52,11 @@ class Response:
         self._response = response
 
     @property
+    def source(self) -> str:
+        """The endpoint's name."""
+        return self.endpoint.name
+
+    @property
     def status(self) -> int:
         return self._response.status
 

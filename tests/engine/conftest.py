@@ -58,22 +58,26 @@ class Setup:
         more: Sequence[str] = (),
         **options: Any,
     ) -> Proxy:
-        """A proxy with a cache of its own. `options` are Proxy's `clock` and keys of the registry's table."""
-        clock = {"clock": options.pop("clock")} if "clock" in options else {}
+        """A proxy with a cache of its own. `options` are Proxy's, and keys of the registry's table."""
+        own = {name: options.pop(name) for name in ("clock", "grace") if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         self._count += 1
         data = self._folder / f"proxy-{self._count}"
         data.mkdir()
         (data / "mirrortap.toml").write_text(text)
-        return self._start(data, **clock)
+        return self._start(data, **own)
 
     async def restart(self, proxy: Proxy) -> Proxy:
         """Another process on the same data."""
         await proxy.close()
         return self._start(proxy.cache.parent)
 
-    def _start(self, data: Path, **clock: Any) -> Proxy:
-        proxy = Proxy(buildkit.read(data / "mirrortap.toml"), data, **clock)
+    def beside(self, proxy: Proxy) -> Proxy:
+        """Another worker on the same data, as if in another process: locks are between open files."""
+        return self._start(proxy.cache.parent)
+
+    def _start(self, data: Path, **own: Any) -> Proxy:
+        proxy = Proxy(buildkit.read(data / "mirrortap.toml"), data, **own)
         self._stack.push_async_callback(proxy.close)
         return proxy
 

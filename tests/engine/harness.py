@@ -17,6 +17,7 @@ from support.images import sha256
 from addon import database
 from addon.access import Links
 from addon.body import BodyCut
+from addon.download import Pace
 from addon.engine import Engine
 from addon.fills import Fills
 from addon.oci import Digest
@@ -75,14 +76,15 @@ class Got:
 class Proxy:
     """An engine with a data folder. Ask it what a client would."""
 
-    def __init__(self, config: Config, data: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: Config, data: Path, clock: Callable[[], float] = time.time, grace: float = 0.0) -> None:
         self.config = config
         self.cache = data / "cache"
         store = Store(self.cache)
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         tags, links = Tags(self._database, clock), Links(self._database)
-        self._fills = Fills(store)
-        self.engine = Engine(store, tags, links, self._fills, Upstream(config))
+        pace = Pace(config.downloads.min_rate, config.timeouts.stall)
+        self._fills = Fills(store, pace, config.downloads.keep_from, grace)
+        self.engine = Engine(store, tags, links, self._fills, Upstream(config), pace)
 
     async def close(self) -> None:
         await self.engine.close()

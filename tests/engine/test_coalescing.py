@@ -201,4 +201,3 @@ async def test_a_download_that_ends_with_the_proxy_is_cut(setup: Setup, mirror: 
     assert got.cut
     assert len(got.data) < 1000
     assert proxy.cached() == set()
-    assert proxy.unfinished() == []

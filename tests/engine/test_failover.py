@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.config import QUICK
-from support.faults import Chunked, Corrupt, Slow, Status, Truncate
+from support.faults import Answer, Chunked, Corrupt, Seen, Slow, Status, Truncate
 from support.images import sha256
 
-from engine.harness import NAME, blob, read
+from engine.harness import NAME, RawExchange, RawServer, blob, read
 
 if TYPE_CHECKING:
+    from support.certificates import Authority
     from support.registry import FakeRegistry
 
     from engine.conftest import Setup
@@ -22,6 +23,12 @@ SIZE = 6_000_000
 LOST = 4 << 20
 DATA = bytes(number % 251 for number in range(SIZE))
 DIGEST = sha256(DATA)
+
+
+class OtherTotal:
+    def apply(self, answer: Answer, request: Seen) -> None:
+        if "Content-Range" in answer.headers:
+            answer.headers["Content-Range"] = answer.headers["Content-Range"].replace(f"/{SIZE}", f"/{SIZE + 1}")
 
 
 async def holding(setup: Setup, **kind: object) -> FakeRegistry:
@@ -122,14 +129,44 @@ async def test_all_readers_of_a_broken_download_get_everything(setup: Setup) -> 
 
 
 async def test_whoever_sent_something_else_is_asked_last_about_it(setup: Setup) -> None:
-    """skopeo and its like retry at best once: the retry must not meet the same wrong bytes."""
+    """skopeo and its like retry at best once: the retry must not meet the same wrong bytes, nor wait for others."""
     first, second = await holding(setup), await holding(setup)
     first.inject(Corrupt(), kind="blob", method="GET")
     proxy = setup.proxy(None, first, second)
     assert (await proxy.get(blob(DIGEST))).cut
     got = await proxy.get(blob(DIGEST))
     assert (got.cut, got.digest) == (None, DIGEST)
-    assert got.served.endpoint == second.endpoint
+    assert len(first.seen("blob", method="GET")) == 1
+    assert sent(second) == SIZE
+    assert proxy.unfinished() == []
+
+
+async def test_whoever_has_another_size_is_passed_over(setup: Setup) -> None:
+    first, second, third = [await holding(setup) for _ in range(3)]
+    first.inject(Truncate(SIZE // 2), kind="blob", method="GET")
+    second.content.put_blob(NAME, DATA)
+    second.inject(OtherTotal(), kind="blob", method="GET")
+    got = await setup.proxy(None, first, second, third).get(blob(DIGEST))
+    assert (got.cut, got.digest) == (None, DIGEST)
+    assert len(third.seen("blob", method="GET")) == 1
+
+
+async def test_one_that_only_trickles_is_left_for_the_next(setup: Setup, authority: Authority) -> None:
+    """It never stalls, and would take for ever."""
+
+    async def trickle(exchange: RawExchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        for byte in DATA:
+            await exchange.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    second = await holding(setup)
+    async with RawServer(authority, trickle) as first:
+        proxy = setup.proxy(None, first.endpoint, second, settings={**QUICK, "stall-timeout": "500ms"})
+        got = await proxy.get(blob(DIGEST))
+    assert (got.cut, got.digest) == (None, DIGEST)
+    (resumed,) = second.seen("blob", method="GET")
+    assert resumed.headers["Range"].startswith("bytes=")
 
 
 async def test_whoever_failed_is_asked_last_for_a_while(setup: Setup) -> None:

@@ -131,15 +131,26 @@ def full_disk() -> Iterator[None]:
 async def test_a_disk_that_gets_full_does_not_keep_clients_from_pulling(
     setup: Setup, mirror: FakeRegistry, image: Image
 ) -> None:
-    """The one whose download filled it may be cut, the next must not."""
+    """Neither the one whose download filled it, nor those beside it, nor the next ones."""
     mirror.add(image, NAME)
     layer = image.layers[1]
     proxy = setup.proxy(None, mirror)
-    replies = [await proxy.get(blob(layer.digest)) for _ in range(3)]
-    for got in replies:
-        assert got.cut or got.data == layer.data
-    assert proxy.unfinished() == []
-    assert any(got.data == layer.data for got in replies), "every client is cut for as long as the disk is full"
+    beside = await asyncio.gather(*(proxy.get(blob(layer.digest)) for _ in range(5)))
+    for got in (*beside, *[await proxy.get(blob(layer.digest)) for _ in range(3)]):
+        assert (got.cut, got.digest) == (None, layer.digest)
+    assert proxy.cached() == set()
+
+
+@pytest.mark.usefixtures("full_disk")
+async def test_the_rest_that_goes_past_a_full_disk_is_verified(
+    setup: Setup, mirror: FakeRegistry, image: Image
+) -> None:
+    mirror.add(image, NAME)
+    mirror.inject(Corrupt(), kind="blob")
+    layer = image.layers[1]
+    got = await setup.proxy(None, mirror).get(blob(layer.digest))
+    assert got.cut
+    assert len(got.data) < layer.size
 
 
 async def test_a_database_that_cannot_be_written_costs_no_pull(

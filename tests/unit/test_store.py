@@ -9,11 +9,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from addon.oci import OCI_INDEX, OCI_MANIFEST, Digest
-from addon.store import DigestMismatch, Store, StoreError
+from addon.partial import DigestMismatch, Facts
+from addon.store import Store, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,54 +89,11 @@ def test_the_cache_outlives_its_process(store: Store) -> None:
 # --- writing ---
 
 
-def test_nothing_is_visible_before_commit(store: Store) -> None:
-    partial = store.begin(SHA256)
-    partial.write(CONTENT)
-    assert store.size(SHA256) is None
-    assert store.read(SHA256, 1 << 20) is None
-    (partial_file,) = (store.folder / "partial").iterdir()
-    assert partial_file.read_bytes() == CONTENT
-    partial.verify()
-    assert store.size(SHA256) is None
-    partial.commit()
-    assert store.size(SHA256) == len(CONTENT)
-    partial.close()
-    assert not any((store.folder / "partial").iterdir())
-    assert store.read(SHA256, 1 << 20) == CONTENT
-
-
-@pytest.mark.parametrize("digest", [SHA256, SHA512], ids=["sha256", "sha512"])
-@pytest.mark.parametrize(
-    "wrong", [b"", CONTENT[:-1], CONTENT + b"\0", CONTENT[::-1]], ids=["no", "less", "more", "other"]
-)
-def test_what_does_not_match_is_never_visible(store: Store, digest: Digest, wrong: bytes) -> None:
-    partial = store.begin(digest)
-    partial.write(wrong)
-    for verifying in (partial.verify, partial.commit):
-        with pytest.raises(DigestMismatch, match=f"the bytes have digest {digest.algorithm}:[0-9a-f]+"):
-            verifying()
-        assert store.size(digest) is None
-    partial.close()
-    with pytest.raises(DigestMismatch):
-        store.add(digest, wrong)
-    assert store.size(digest) is None
-    assert files(store.folder) == {"oci-layout", "index.json"}
-
-
 def test_a_mismatch_leaves_good_content_alone(store: Store) -> None:
     put(store, CONTENT)
     with pytest.raises(DigestMismatch):
         store.add(SHA256, b"wrong")
     assert store.read(SHA256, 1 << 20) == CONTENT
-
-
-def test_what_is_not_committed_is_gone(store: Store) -> None:
-    partial = store.begin(SHA256)
-    partial.write(CONTENT)
-    partial.close()
-    assert files(store.folder) == {"oci-layout", "index.json"}
-    with pytest.raises(FileNotFoundError):
-        partial.reader()
 
 
 def test_no_descriptor_is_left_open(store: Store) -> None:
@@ -149,69 +105,18 @@ def test_no_descriptor_is_left_open(store: Store) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-@settings(deadline=None)
-@given(pieces=st.lists(st.binary(max_size=300)))
-def test_content_may_come_in_any_pieces(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
-    store = Store(tmp_path_factory.mktemp("cache"))
-    digest = Digest.of(b"".join(pieces))
-    partial = store.begin(digest)
-    for piece in pieces:
-        partial.write(piece)
-    partial.commit()
-    partial.close()
-    assert store.read(digest, 1 << 20) == b"".join(pieces)
-
-
-def test_two_writers_of_one_digest_do_not_meet(store: Store) -> None:
-    one, other = store.begin(SHA256), store.begin(SHA256)
-    one.write(CONTENT)
-    other.write(b"half")
-    one.commit()
-    one.close()
-    other.close()
-    assert store.read(SHA256, 1 << 20) == CONTENT
-    put(store, CONTENT)
-    assert store.read(SHA256, 1 << 20) == CONTENT
-
-
-# --- readers of what is being written ---
-
-
-def test_a_reader_sees_what_was_written_so_far(store: Store) -> None:
-    partial = store.begin(SHA256)
-    reader = partial.reader()
-    assert os.pread(reader, 10, 0) == b""
-    partial.write(CONTENT[:100])
-    assert os.pread(reader, 1000, 0) == CONTENT[:100]
-    partial.write(CONTENT[100:])
-    partial.commit()
-    # By now under another name.
-    late = partial.reader()
-    partial.close()
-    for each in (reader, late, partial.reader()):
-        assert reading(each) == CONTENT
-
-
-def test_a_reader_outlives_what_it_reads(store: Store) -> None:
-    partial = store.begin(SHA256)
-    partial.write(CONTENT)
-    reader = partial.reader()
-    partial.close()
-    assert reading(reader) == CONTENT
-
-
 # --- what was left ---
 
 
-def test_leftovers_of_a_killed_process_are_removed(store: Store) -> None:
-    put(store, CONTENT)
-    store.begin(SHA512).write(b"half")
-    (store.folder / "partial" / "folder").mkdir()
-    assert files(store.folder / "partial")
-    again = Store(store.folder)
-    assert not any((again.folder / "partial").iterdir())
-    assert again.size(SHA256) == len(CONTENT)
-    assert again.size(SHA512) is None
+def test_what_a_killed_process_was_preparing_is_swept_away(store: Store) -> None:
+    partial = store.begin(SHA256)
+    partial.claim()
+    partial.write(CONTENT[:100])
+    partial.announce(Facts("docker.io", "library/a", "docker.io", len(CONTENT), None))
+    partial.close()
+    (store.folder / "partial" / ".new-abc").write_bytes(b"half an index")
+    store.sweep()
+    assert files(store.folder / "partial") == {f"sha256-{SHA256.encoded}", f"sha256-{SHA256.encoded}.json"}
 
 
 def test_an_index_is_kept_at_start(store: Store) -> None:

@@ -1,0 +1,157 @@
+"""One slice of some content, read through as many endpoints as it takes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addon.sources import NotFound
+from addon.upstream import EndpointError
+
+if TYPE_CHECKING:
+    from addon.config.model import Endpoint
+    from addon.oci import Digest
+    from addon.sources import Search
+    from addon.upstream import Response
+
+log = logging.getLogger("mirrortap")
+
+# Times in a row that a download may break off without a new byte before it is given up.
+_FRUITLESS = 3
+_CONTENT_RANGE = re.compile(r"bytes [0-9]{1,18}-[0-9]{1,18}/([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What an endpoint must keep up: `rate` in bytes a second, over `window` seconds of waiting for it."""
+
+    rate: int
+    window: float
+
+
+class Download:
+    """The slice [start, end) as it comes; `end` None is the end of the content.
+
+    When an endpoint breaks off, stalls or is too slow, the next one is asked for what is missing.
+    """
+
+    def __init__(self, search: Search, pace: Pace, start: int = 0, end: int | None = None) -> None:
+        self._search = search
+        self._pace = pace
+        self._response: Response | None = None
+        self._source = ""
+        self._end = end
+        self._skip = 0  # bytes still to be read over
+        self._fruitless = 0
+        self._gained = False  # whether the response has brought anything new
+        self._waited, self._came = 0.0, 0  # seconds for it in the current window, and the bytes they brought
+        self.offset = start
+        self.size: int | None = None  # of the whole content, in bytes, when it was announced
+        self.media_type: str | None = None
+        self._senders: set[Endpoint] = set()
+
+    @property
+    def source(self) -> str:
+        """The name of the endpoint that is sending, or did last."""
+        return self._source
+
+    async def open(self) -> None:
+        """Waits until an endpoint has begun to answer. Raises NotFound."""
+        response = await self._search.next(self.offset, self._end)
+        self.size = _whole(response)
+        self.media_type = response.headers.get("Content-Type")
+        self._begin(response)
+
+    async def read(self) -> bytes:
+        """What comes next, b"" at the end. Raises EndpointError when no endpoint gets any further."""
+        while self._response and (self._due is None or self.offset < self._due):
+            try:
+                piece = await self._piece(self._response)
+            except EndpointError as error:
+                await self._go_on(self._response, error)
+                continue
+            if not piece:
+                break
+            fresh = piece[self._skip :]
+            self._skip = max(0, self._skip - len(piece))
+            if self._end is not None:
+                fresh = fresh[: self._end - self.offset]
+            if fresh:
+                self.offset += len(fresh)
+                self._gained = True
+                return fresh
+        await self.close()
+        return b""
+
+    def blame(self, digest: Digest) -> None:
+        """What was sent does not have the digest."""
+        for endpoint in self._senders:
+            self._search.lied(endpoint, digest)
+
+    async def close(self) -> None:
+        response, self._response = self._response, None
+        if response:
+            await response.close()
+
+    @property
+    def _due(self) -> int | None:
+        return self.size if self._end is None else self._end
+
+    def _begin(self, response: Response) -> None:
+        self._response = response
+        self._source = response.endpoint.name
+        self._senders.add(response.endpoint)
+        # Whoever answers a Range with 200 begins at the beginning.
+        self._skip = 0 if response.status == 206 else self.offset
+        self._waited, self._came, self._gained = 0.0, 0, False
+
+    async def _piece(self, response: Response) -> bytes:
+        """Raises EndpointError when the response breaks off, ends too early, or is too slow."""
+        if self._waited >= self._pace.window:
+            if self._came < self._pace.rate * self._waited:
+                raise EndpointError(f"sent only {self._came} bytes in {self._waited:.3g} s")
+            self._waited, self._came = 0.0, 0
+        begun = time.monotonic()
+        piece = await response.read()
+        # Only the waiting counts: while nobody reads, it is not the endpoint that is slow.
+        self._waited += time.monotonic() - begun
+        self._came += len(piece)
+        if not piece and self._due is not None:
+            raise EndpointError("ended before all was sent")
+        return piece
+
+    async def _go_on(self, broken: Response, error: EndpointError) -> None:
+        """Asks the next endpoint for the rest. Raises `error` when there is none."""
+        await self.close()
+        self._search.broke(broken.endpoint)
+        self._fruitless = 0 if self._gained else self._fruitless + 1
+        if self._fruitless > _FRUITLESS:
+            raise error
+        try:
+            response = await self._search.next(self.offset, self._end)
+            while self.size is not None and _whole(response) not in (None, self.size):
+                await response.close()
+                self._search.reject(response.endpoint, f"has it with {_whole(response)} bytes, not {self.size}")
+                response = await self._search.next(self.offset, self._end)
+        except NotFound:
+            raise error from None
+        log.warning(
+            "%s: %s, after %d bytes of %s; %s goes on from there",
+            broken.endpoint.name,
+            error,
+            self.offset,
+            self._search.asked,
+            response.endpoint.name,
+        )
+        self._begin(response)
+
+
+def _whole(response: Response) -> int | None:
+    """Bytes of the whole content, of which the response may be a slice; None when it does not say."""
+    if response.status != 206:
+        return response.size
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None

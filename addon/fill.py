@@ -1,0 +1,305 @@
+"""One download of one digest: many readers, in any process; verified before it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SparedBody, VerifiedBody
+from addon.download import Download
+from addon.partial import Claim, DigestMismatch, Facts
+from addon.sources import NotFound
+from addon.upstream import EndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from addon.body import Body
+    from addon.download import Pace
+    from addon.oci import Digest
+    from addon.partial import Partial
+    from addon.sources import Search
+    from addon.store import Store
+
+    Question = Callable[[], Search]
+
+log = logging.getLogger("mirrortap")
+
+# Seconds between two looks at a file that another process is writing.
+_LOOK = 0.01
+# Bytes that a range may lie ahead of a download to wait for it.
+_FAR = 4 << 20
+
+
+class Outcome(Enum):
+    """How a fill ended."""
+
+    STORED = "stored"
+    LIED = "lied"  # the bytes were not those of the digest
+    UNWRITABLE = "unwritable"  # the cache, not an endpoint, was what failed
+    FAILED = "failed"
+
+
+class Fill:
+    """One download of one digest into the cache, by this process or, as long as that holds the lock, by another."""
+
+    def __init__(self, digest: Digest, repository: tuple[str, str], question: Question, pace: Pace) -> None:
+        self.digest = digest
+        self.repository = repository  # (registry, repository) it is downloaded for
+        self.source = ""  # the endpoint's name
+        self.size: int | None = None
+        self.media_type: str | None = None
+        self.verified = False
+        self.trouble = ""  # what was wrong with the cache
+        self.unwanted: Callable[[], None] = lambda: None  # called when the last reader has left
+        self.readers = 0
+        self._question = question
+        self._pace = pace
+        self._partial: Partial | None = None
+        self._written = 0
+        self._failure: BodyCut | None = None
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._progress = asyncio.Condition()
+
+    # For readers.
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
+    @property
+    def share(self) -> float:
+        """How much of the content is here, from 0 to 1; 0 when its size is not known."""
+        return self._written / self.size if self.size else 0.0
+
+    async def opened(self) -> None:
+        """Waits until an endpoint has begun to send. Raises what the opener raised, or OSError."""
+        # Shielded: one reader that leaves must not cancel it for the others.
+        await asyncio.shield(self._opened)
+
+    async def grown(self, offset: int) -> int:
+        """Bytes that may be shown, once there are more than `offset` or no more will come. Raises BodyCut."""
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._showable() > offset or self.verified or self._failure)
+        shown = self._showable()
+        if self._failure and shown <= offset:
+            raise self._failure
+        return shown
+
+    def _showable(self) -> int:
+        match self._failure:
+            case None:
+                # The last byte is held back until the digest is right: a client must never hold a complete wrong blob.
+                return self._written if self.verified else max(0, self._written - 1)
+            case CacheFailed():
+                return self._written
+            case _:
+                return 0
+
+    async def body(self, start: int = 0, end: int | None = None) -> Body:
+        """What has come and what will; only after `opened`. Raises BodyCut or OSError.
+
+        What lies far ahead is fetched by itself, past the cache.
+        """
+        if self._failure:
+            raise self._failure
+        assert self._partial
+        end = self.size if end is None else end
+        body: Body | None = None
+        if not self.verified and start > self._written + _FAR:
+            body = await self._apart(start, end)
+        if body is None:
+            body = SparedBody(FileBody(self._partial.reader(), start, end, self), self._rest)
+        return _Reading(body, self)
+
+    async def _apart(self, start: int, end: int | None) -> Body | None:
+        download = Download(self._question(), self._pace, start, end)
+        try:
+            await download.open()
+        except NotFound:
+            return None
+        return RelayedBody(download)
+
+    async def _rest(self, start: int, end: int | None) -> Body:
+        """Past a cache that has failed. Raises BodyCut."""
+        body = await self._apart(start, end)
+        if body is None:
+            raise BodyCut(f"no endpoint has the rest of {self.digest}")
+        if self._partial and start == self._partial.written and end == self.size:
+            return VerifiedBody(body, self.digest, "the rest", self._partial.hash())
+        return body
+
+    def entered(self) -> None:
+        self.readers += 1
+
+    def left(self) -> None:
+        self.readers -= 1
+        if not self.readers:
+            self.unwanted()
+
+    # The download.
+
+    async def run(self, store: Store) -> Outcome:
+        """Until the content is in the store, or will not come."""
+        try:
+            while not await self._run(store):
+                pass
+        except DigestMismatch as error:
+            await self._fail(BodyCut(f"{self.source} sent a bad {self.digest}: {error}"))
+            return Outcome.LIED
+        except EndpointError as error:
+            await self._fail(BodyCut(f"{self.source} did not send all of {self.digest}: {error}"))
+        except NotFound as missing:
+            await self._fail(BodyCut(f"no endpoint has the rest of {self.digest}"), missing)
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+            await self._fail(CacheFailed(f"the cache cannot be written: {error.strerror}"), error)
+            return Outcome.UNWRITABLE
+        except asyncio.CancelledError:
+            await self._fail(BodyCut("the proxy is stopping"))
+            raise
+        except Exception as error:
+            log.exception("%s: a fault in mirrortap", self.digest)
+            await self._fail(BodyCut("a fault in mirrortap"), error)
+        else:
+            return Outcome.STORED
+        finally:
+            # Readers have descriptors of their own.
+            if self._partial:
+                self._partial.close()
+        return Outcome.FAILED
+
+    def give_up(self) -> None:
+        """Nobody is to join any more."""
+        self._failure = BodyCut("nobody waited for it any more")
+
+    async def _run(self, store: Store) -> bool:
+        """False when the file was thrown away by another process before anything of it was shown."""
+        self._partial = partial = await _finish(store.begin, self.digest)
+        while (claim := partial.claim()) is Claim.TAKEN:
+            await self._follow(partial)
+        match claim:
+            case Claim.OURS:
+                await self._download(partial)
+            case Claim.COMPLETE:
+                self.size = partial.size
+                await self._moved(partial.size, verified=True)
+            case Claim.DROPPED:
+                self._partial = None
+                partial.close()
+                if self._opened.done():
+                    raise DigestMismatch("another worker found that out")
+                return False
+        return True
+
+    async def _follow(self, partial: Partial) -> None:
+        """Shows what another process has written so far, then waits a moment."""
+        if facts := partial.facts():
+            self._know(facts)
+            await self._moved(partial.size, verified=facts.verified)
+        await asyncio.sleep(_LOOK)
+
+    async def _download(self, partial: Partial) -> None:
+        """All of it, or what is missing, from one endpoint or several; verified, then stored."""
+        begun = await _finish(partial.resumable)
+        download = Download(self._question(), self._pace, begun)
+        try:
+            await download.open()
+        except NotFound:
+            if not begun:
+                raise
+            # Whoever was killed may have left more than there is.
+            await _finish(partial.restart)
+            begun = 0
+            download = Download(self._question(), self._pace)
+            await download.open()
+        try:
+            facts = Facts(*self.repository, download.source, download.size, download.media_type)
+            await self._write(download, partial, facts)
+        except DigestMismatch:
+            partial.drop()
+            # What a killed process left may be what was wrong.
+            if not begun:
+                download.blame(self.digest)
+            raise
+        finally:
+            await download.close()
+        # Readers need not wait until the disk has it too.
+        await self._moved(partial.written, verified=True)
+        await _finish(partial.announce, replace(facts, verified=True))
+        await _finish(partial.commit)
+
+    async def _write(self, download: Download, partial: Partial, facts: Facts) -> None:
+        if self._opened.done() and facts.size not in (None, self.size):
+            raise EndpointError(f"has it with {facts.size} bytes, not {self.size}")
+        await _finish(partial.announce, facts)
+        # An announced length of 0 would make the answer complete before anything is verified.
+        if facts.size != 0:
+            self._know(facts)
+        await self._moved(download.offset)
+        await _finish(partial.take_in)
+        while piece := await download.read():
+            self.source = download.source
+            await _finish(partial.write, piece)
+            await self._moved(partial.written)
+        partial.verify()
+        self._know(facts)
+
+    def _know(self, facts: Facts) -> None:
+        if not self._opened.done():
+            self.repository = (facts.registry, facts.repository)
+            self.source, self.size, self.media_type = facts.source, facts.size, facts.media_type
+            self._opened.set_result(None)
+
+    async def _moved(self, written: int, *, verified: bool = False) -> None:
+        async with self._progress:
+            self._written = written
+            self.verified = verified
+            self._progress.notify_all()
+        if verified and not self._opened.done():
+            self._opened.set_result(None)
+
+    async def _fail(self, failure: BodyCut, error: Exception | None = None) -> None:
+        if self.verified:
+            return
+        if isinstance(failure, CacheFailed) and self._partial:
+            self._written = self._partial.written
+        if not self._opened.done():
+            self._opened.set_exception(error or failure)
+            self._opened.exception()  # seen: there may be no reader left to see it
+        elif not isinstance(failure, CacheFailed) and not self._failure:
+            log.warning("%s; transfers of it are cut", failure)
+        self._failure = self._failure or failure
+        async with self._progress:
+            self._progress.notify_all()
+
+
+class _Reading:
+    """A reader's body, that the fill knows of until it is closed."""
+
+    def __init__(self, body: Body, fill: Fill) -> None:
+        self._body = body
+        self._fill: Fill | None = fill
+        fill.entered()
+
+    async def read(self) -> bytes:
+        return await self._body.read()
+
+    async def close(self) -> None:
+        await self._body.close()
+        fill, self._fill = self._fill, None
+        if fill:
+            fill.left()
+
+
+async def _finish[T](work: Callable[..., T], *args: object) -> T:
+    """Runs `work` in a thread, to its end even when cancelled: its file must not be closed under it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
