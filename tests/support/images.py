@@ -162,8 +162,14 @@ def _write_image(
     return Image(layout, tag, manifest, config, layers, architecture)
 
 
+def _random(seed: int, size: int) -> bytes:
+    source = random.Random(seed)
+    # Python cannot make 256 MiB of them at once.
+    return b"".join(source.randbytes(min(size - begun, 1 << 27)) for begun in range(0, size, 1 << 27))
+
+
 def _random_tar(seed: int, size: int) -> bytes:
-    return _tar({f"data/{seed}.bin": random.Random(seed).randbytes(size)})
+    return _tar({f"data/{seed}.bin": _random(seed, size)})
 
 
 def _busybox_tar() -> bytes:

@@ -6,9 +6,11 @@ import http.client
 import json
 import os
 import re
+import signal
 import ssl
 import sys
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +53,13 @@ class Proxy:
         self.data = data
         self.ca = data / "ca" / "ca.crt"
         self.cache = data / "cache"
+        self.killed = False
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL, as a power cut would: without a word."""
+        self.killed = True
+        self.program.signal(signal.SIGKILL)
+        self.program.wait()
 
     @property
     def log(self) -> Lines:
@@ -121,8 +130,9 @@ def _running(
             found = program.out.wait_for(listening, timeout=30)
         except AssertionError as silent:
             raise AssertionError(f"the proxy does not listen:\n{program.output()}") from silent
-        yield Proxy(program, found[1], int(found[2]), data)
-        assert program.stop() == 0, program.output()
+        proxy = Proxy(program, found[1], int(found[2]), data)
+        yield proxy
+        assert program.stop() == (-signal.SIGKILL if proxy.killed else 0), program.output()
 
 
 def proxy_env(folder: Path, **more: str) -> dict[str, str]:
@@ -172,6 +182,21 @@ class RawClient:
             return Response(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
+
+    @contextmanager
+    def asking(self, path: str) -> Iterator[None]:
+        """Somebody reads it meanwhile, as far as it comes."""
+
+        def read() -> None:
+            connection = self.connect()
+            with closing(connection), suppress(OSError, http.client.HTTPException):
+                connection.request("GET", path)
+                connection.getresponse().read()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        yield
+        reader.join()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
         return self.request("GET", path, headers)
