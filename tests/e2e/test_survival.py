@@ -109,7 +109,9 @@ def test_a_proxy_that_is_killed_goes_on_where_it_was(
         before = wire.carried
         assert through(proxy, digest) == digest
         assert missing <= wire.carried - before <= missing + HEAD
-        assert list((cache / "partial").iterdir()) == []
+        # A client need not wait until the disk has it too.
+        while list((cache / "partial").iterdir()):
+            pass
 
     cut_off, missing = "", 0
     for layer in many.layers:
