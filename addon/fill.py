@@ -38,6 +38,7 @@ class Outcome(Enum):
     """How a fill ended."""
 
     STORED = "stored"
+    FOLLOWED = "followed"  # another process stored it
     LIED = "lied"  # the bytes were not those of the digest
     UNWRITABLE = "unwritable"  # the cache, not an endpoint, was what failed
     FAILED = "failed"
@@ -48,7 +49,8 @@ class Fill:
 
     def __init__(self, digest: Digest, repository: tuple[str, str], question: Question, pace: Pace) -> None:
         self.digest = digest
-        self.repository = repository  # (registry, repository) it is downloaded for
+        self.repository = repository  # (registry, repository) that is known to hold it
+        self._asker = repository
         self.source = ""  # the endpoint's name
         self.size: int | None = None
         self.media_type: str | None = None
@@ -145,7 +147,7 @@ class Fill:
     async def run(self, store: Store) -> Outcome:
         """Until the content is in the store, or will not come."""
         try:
-            while not await self._run(store):
+            while not (outcome := await self._run(store)):
                 pass
         except DigestMismatch as error:
             await self._fail(BodyCut(f"{self.source} sent a bad {self.digest}: {error}"))
@@ -165,7 +167,7 @@ class Fill:
             log.exception("%s: a fault in mirrortap", self.digest)
             await self._fail(BodyCut("a fault in mirrortap"), error)
         else:
-            return Outcome.STORED
+            return outcome
         finally:
             # Readers have descriptors of their own.
             if self._partial:
@@ -176,24 +178,27 @@ class Fill:
         """Nobody is to join any more."""
         self._failure = BodyCut("nobody waited for it any more")
 
-    async def _run(self, store: Store) -> bool:
-        """False when the file was thrown away by another process before anything of it was shown."""
+    async def _run(self, store: Store) -> Outcome | None:
+        """None when the file was thrown away by another process before anything of it was shown."""
         self._partial = partial = await _finish(store.begin, self.digest)
         while (claim := partial.claim()) is Claim.TAKEN:
             await self._follow(partial)
         match claim:
             case Claim.OURS:
                 await self._download(partial)
+                return Outcome.STORED
             case Claim.COMPLETE:
-                self.size = partial.size
+                if not self._opened.done():
+                    self.repository = ("", "")
+                    self.size = partial.size
                 await self._moved(partial.size, verified=True)
+                return Outcome.FOLLOWED
             case Claim.DROPPED:
                 self._partial = None
                 partial.close()
                 if self._opened.done():
                     raise DigestMismatch("another worker found that out")
-                return False
-        return True
+        return None
 
     async def _follow(self, partial: Partial) -> None:
         """Shows what another process has written so far, then waits a moment."""
@@ -217,7 +222,7 @@ class Fill:
             download = Download(self._question(), self._pace)
             await download.open()
         try:
-            facts = Facts(*self.repository, download.source, download.size, download.media_type)
+            facts = Facts(*self._asker, download.source, download.size, download.media_type)
             await self._write(download, partial, facts)
         except DigestMismatch:
             partial.drop()

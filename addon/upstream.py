@@ -90,6 +90,9 @@ class Response:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # What came before the break is still in there, megabytes maybe; aiohttp has no public way to it.
+            if left := self._response.content._read_nowait(-1):
+                return left
             raise EndpointError(f"the body broke off: {_reason(error)}") from None
 
     async def read_all(self, limit: int) -> bytes:

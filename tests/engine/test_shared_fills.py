@@ -115,6 +115,19 @@ async def test_a_repository_that_does_not_hold_it_gets_nothing_from_another_work
     assert sha256(await first) == DIGEST
 
 
+async def test_what_another_worker_has_just_completed_is_not_proof(workers: list[Proxy], mirror: FakeRegistry) -> None:
+    """Its file is there, its facts are gone: whose it was is not known any more."""
+    gate = asyncio.Event()
+    mirror.inject(Slow(gate, after=SIZE // 2), kind="blob", method="GET")
+    first, begun = await started(workers[0], 1000)
+    await begun.wait()
+    (workers[0].cache / "partial" / f"{DIGEST.replace(':', '-')}.json").unlink()
+    asking = asyncio.create_task(workers[1].get(blob(DIGEST, "library/other")))
+    gate.set()
+    assert sha256(await first) == DIGEST
+    assert (await asking).status == 404
+
+
 async def test_each_worker_hears_itself_what_cannot_be_had(workers: list[Proxy], mirror: FakeRegistry) -> None:
     mirror.inject(Status(503), kind="blob")
     for got in await asyncio.gather(*(worker.get(blob(DIGEST)) for worker in workers for _ in range(4))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -156,6 +157,13 @@ class Response:
     body: bytes
 
 
+@dataclass
+class Asking:
+    """Who asks for a body; the digest of what came, None when not all of it did."""
+
+    digest: str | None = None
+
+
 class RawClient:
     """Requests to one host through the proxy (CONNECT, then TLS), with a connection for each."""
 
@@ -183,19 +191,32 @@ class RawClient:
         finally:
             connection.close()
 
+    def digest_of(self, path: str) -> str | None:
+        """Of a body of any size, read to its end; None when it broke off before that."""
+        found = hashlib.sha256()
+        with closing(self.connect()) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            try:
+                while piece := answer.read(1 << 20):
+                    found.update(piece)
+            except (OSError, http.client.HTTPException):
+                return None
+        return f"sha256:{found.hexdigest()}"
+
     @contextmanager
-    def asking(self, path: str) -> Iterator[None]:
+    def asking(self, path: str) -> Iterator[Asking]:
         """Somebody reads it meanwhile, as far as it comes."""
+        asking = Asking()
 
         def read() -> None:
-            connection = self.connect()
-            with closing(connection), suppress(OSError, http.client.HTTPException):
-                connection.request("GET", path)
-                connection.getresponse().read()
+            with suppress(OSError, http.client.HTTPException):
+                asking.digest = self.digest_of(path)
 
         reader = threading.Thread(target=read)
         reader.start()
-        yield
+        yield asking
         reader.join()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
