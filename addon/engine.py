@@ -178,7 +178,7 @@ class Engine:
         try:
             if (held or request.method == "HEAD") and (shown := await self._prove(request, asked, digest, fill, held)):
                 return shown
-            # Only what was held when that was asked: another worker may have stored it just now, for another repository.
+            # Only if it was held then: another worker may have stored it since, for another repository.
             if held and (found := await self._stored(request, asked, digest)):
                 return found
             if self._fills.running(digest) is None and (request.method == "HEAD" or not self._fills.possible):
