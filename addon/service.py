@@ -57,6 +57,7 @@ class Service:
             Links(self._database),
             Fills(self._store),
             Upstream(self.config),
+            self.config,
         )
 
     @property

@@ -13,10 +13,12 @@ from addon.config import buildkit
 from engine.harness import Proxy, configuration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from support.certificates import Authority
+
+    from addon.config.model import Config
 
 
 @pytest.fixture(scope="session")
@@ -58,22 +60,27 @@ class Setup:
         more: Sequence[str] = (),
         **options: Any,
     ) -> Proxy:
-        """A proxy with a cache of its own. `options` are Proxy's `clock` and keys of the registry's table."""
+        """A proxy with a cache of its own.
+
+        `options` are Proxy's `clock`, `tuned` (changes the configuration as read) and keys of the registry's table.
+        """
+        tuned = options.pop("tuned", None)
         clock = {"clock": options.pop("clock")} if "clock" in options else {}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         self._count += 1
         data = self._folder / f"proxy-{self._count}"
         data.mkdir()
         (data / "mirrortap.toml").write_text(text)
-        return self._start(data, **clock)
+        return self._start(data, tuned, **clock)
 
     async def restart(self, proxy: Proxy) -> Proxy:
         """Another process on the same data."""
         await proxy.close()
         return self._start(proxy.cache.parent)
 
-    def _start(self, data: Path, **clock: Any) -> Proxy:
-        proxy = Proxy(buildkit.read(data / "mirrortap.toml"), data, **clock)
+    def _start(self, data: Path, tuned: Callable[[Config], Config] | None = None, **clock: Any) -> Proxy:
+        config = buildkit.read(data / "mirrortap.toml")
+        proxy = Proxy(tuned(config) if tuned else config, data, **clock)
         self._stack.push_async_callback(proxy.close)
         return proxy
 
