@@ -20,7 +20,7 @@ from addon.upstream import EndpointError
 if TYPE_CHECKING:
     from addon.access import Links
     from addon.body import Body
-    from addon.download import Pace
+    from addon.config.model import Config
     from addon.fill import Fill
     from addon.fills import Fills
     from addon.sources import Search
@@ -36,15 +36,17 @@ _BLOB_TYPE = "application/octet-stream"
 class Engine:
     """Answers registry requests from the store, the mirrors and the origin."""
 
-    def __init__(self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream, pace: Pace) -> None:
+    def __init__(
+        self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream, config: Config
+    ) -> None:
         self._store = store
         self._tags = tags
         self._links = links
         self._fills = fills
         self._upstream = upstream
-        self._pace = pace
+        self._pace = config.pace
         self._seldom = Seldom(log)
-        self._sources = Sources(upstream)
+        self._sources = Sources(upstream, config)
         self._relay = Relay(upstream)
         self._index_is_old = False
         self._indexing: asyncio.Task[None] | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addon.body import Body
-    from addon.download import Pace
+    from addon.config.model import Pace
     from addon.oci import Digest
     from addon.partial import Partial
     from addon.sources import Search

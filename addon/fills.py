@@ -14,7 +14,7 @@ from addon.journal import Seldom
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from addon.download import Pace
+    from addon.config.model import Pace
     from addon.fill import Question
     from addon.oci import Digest
     from addon.store import Store

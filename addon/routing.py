@@ -1,4 +1,4 @@
-"""Which endpoints are asked, in which order, and what their answers mean. Pure."""
+"""Which endpoints are asked, and what their answers mean. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
 
 
-# Seconds that an endpoint rests after it failed once, and at most; and that it is not believed about a digest.
-_REST, _REST_MAX, _DISTRUST = 5.0, 300.0, 600.0
-
-
 class Verdict(Enum):
     """What is done with an endpoint's answer."""
 
@@ -26,12 +22,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """An endpoint that did not bring the content, and why; `status` is None when there was no HTTP answer."""
+    """An endpoint that did not bring the content, and why.
+
+    `status` is None when there was no HTTP answer, `retry_after` is that header, and `wait` the seconds for which the
+    answer asked not to come back.
+    """
 
     endpoint: Endpoint
     reason: str
     status: int | None = None
     retry_after: str | None = None
+    wait: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -44,40 +45,6 @@ class Attempt:
 def endpoints(rule: Rule) -> tuple[Endpoint, ...]:
     """Mirrors as configured, then the origin."""
     return rule.mirrors + rule.origins
-
-
-class Health:
-    """Which endpoints have failed lately: they are asked after the others, for a growing while. Never not at all.
-
-    Times are seconds on one clock, given by the caller.
-    """
-
-    def __init__(self) -> None:
-        self._failed: dict[Endpoint, tuple[int, float]] = {}  # times in a row, and until when it rests
-        self._lied: dict[tuple[Endpoint, Digest], float] = {}  # until when it is not believed
-
-    def failed(self, endpoint: Endpoint, now: float) -> None:
-        # Clients name hosts as they like (*.azurecr.io): what has not failed for long is forgotten.
-        self._failed = {e: (times, until) for e, (times, until) in self._failed.items() if until + _REST_MAX > now}
-        times = self._failed.get(endpoint, (0, now))[0] + 1
-        self._failed[endpoint] = (times, now + min(_REST_MAX, _REST * 2.0 ** min(times - 1, 20)))
-
-    def answered(self, endpoint: Endpoint) -> None:
-        self._failed.pop(endpoint, None)
-
-    def lied(self, endpoint: Endpoint, digest: Digest, now: float) -> None:
-        """What the endpoint sent does not have the digest."""
-        self._lied = {key: until for key, until in self._lied.items() if until > now}
-        self._lied[endpoint, digest] = now + _DISTRUST
-
-    def order(self, endpoints: tuple[Endpoint, ...], digest: Digest | None, now: float) -> list[Endpoint]:
-        """As configured, but those last that rest, or that sent something else for this digest."""
-
-        def doubtful(endpoint: Endpoint) -> bool:
-            lied = digest is not None and self._lied.get((endpoint, digest), now) > now
-            return lied or self._failed.get(endpoint, (0, now))[1] > now
-
-        return sorted(endpoints, key=doubtful)
 
 
 def judge(status: int) -> Verdict:

@@ -11,7 +11,6 @@ from addon import database
 from addon.access import Links
 from addon.config import buildkit
 from addon.config.model import ConfigError
-from addon.download import Pace
 from addon.engine import Engine
 from addon.fills import Fills
 from addon.store import Store, StoreError
@@ -53,15 +52,13 @@ class Service:
     @cached_property
     def engine(self) -> Engine:
         """Made at the first request, for it needs a running event loop."""
-        downloads = self.config.downloads
-        pace = Pace(downloads.min_rate, self.config.timeouts.stall)
         return Engine(
             self._store,
             Tags(self._database),
             Links(self._database),
-            Fills(self._store, pace, downloads.keep_from),
+            Fills(self._store, self.config.pace, self.config.downloads.keep_from),
             Upstream(self.config),
-            pace,
+            self.config,
         )
 
     @property

@@ -175,10 +175,14 @@ class Upstream:
         response = await self._follow(endpoint, method, url, headers, name)
         if response.status != 401:
             return response
-        wanted = bearer(response.headers.getall("WWW-Authenticate", []))
-        # The challenge is that of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
-        if not wanted or not await self._authorize(endpoint, response, name, wanted):
-            return response
+        try:
+            wanted = bearer(response.headers.getall("WWW-Authenticate", []))
+            # The challenge is that of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
+            if not wanted or not await self._authorize(endpoint, response, name, wanted):
+                return response
+        except asyncio.CancelledError:
+            await response.close()
+            raise
         await response.close()
         return await self._follow(endpoint, method, response.url, headers, name)
 

@@ -105,6 +105,14 @@ class Downloads:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What an endpoint must keep up: `rate` in bytes a second, over `window` seconds of waiting for it."""
+
+    rate: int
+    window: float
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the operator said. `rules` are by registry; `tls` by `host[:port]`, for redirect targets too."""
 
@@ -117,6 +125,10 @@ class Config:
     offline: bool = False  # nothing is connected to, other hosts included
     source: Path | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def pace(self) -> Pace:
+        return Pace(self.downloads.min_rate, self.timeouts.stall)
 
     def rule(self, host: str, port: int) -> Rule | None:
         """The rule for what a client reaches at host and port, or None: not a registry of ours, tunnel it."""

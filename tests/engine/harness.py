@@ -17,7 +17,6 @@ from support.images import sha256
 from addon import database
 from addon.access import Links
 from addon.body import BodyCut
-from addon.download import Pace
 from addon.engine import Engine
 from addon.fills import Fills
 from addon.oci import Digest
@@ -82,9 +81,8 @@ class Proxy:
         store = Store(self.cache)
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         tags, links = Tags(self._database, clock), Links(self._database)
-        pace = Pace(config.downloads.min_rate, config.timeouts.stall)
-        self._fills = Fills(store, pace, config.downloads.keep_from, grace)
-        self.engine = Engine(store, tags, links, self._fills, Upstream(config), pace)
+        self._fills = Fills(store, config.pace, config.downloads.keep_from, grace)
+        self.engine = Engine(store, tags, links, self._fills, Upstream(config), config)
 
     async def close(self) -> None:
         await self.engine.close()
