@@ -177,7 +177,7 @@ class Upstream:
             return response
         try:
             wanted = bearer(response.headers.getall("WWW-Authenticate", []))
-            # The challenge is that of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
+            # The challenge is of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
             if not wanted or not await self._authorize(endpoint, response, name, wanted):
                 return response
         except asyncio.CancelledError:
