@@ -93,9 +93,12 @@ class Fill:
 
     def _showable(self) -> int:
         match self._failure:
+            case None if self.verified:
+                return self._written
             case None:
                 # The last byte is held back until the digest is right: a client must never hold a complete wrong blob.
-                return self._written if self.verified else max(0, self._written - 1)
+                written = self._written if self.size is None else min(self._written, self.size)
+                return max(0, written - 1)
             case CacheFailed():
                 return self._written
             case _:
@@ -217,6 +220,9 @@ class Fill:
             if not begun:
                 raise
             # Whoever was killed may have left more than there is.
+            if self._opened.done():
+                await _finish(partial.drop)
+                raise DigestMismatch("what another worker left of it is of no use") from None
             await _finish(partial.restart)
             begun = 0
             download = Download(self._question(), self._pace)
@@ -225,7 +231,7 @@ class Fill:
             facts = Facts(*self._asker, download.source, download.size, download.media_type)
             await self._write(download, partial, facts)
         except DigestMismatch:
-            partial.drop()
+            await _finish(partial.drop)
             # What a killed process left may be what was wrong.
             if not begun:
                 download.blame(self.digest)

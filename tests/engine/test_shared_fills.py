@@ -9,7 +9,11 @@ import pytest
 from support.faults import Corrupt, Slow, Status
 from support.images import sha256
 
-from engine.harness import NAME, blob, manifest, read
+from addon.body import BodyCut
+from addon.oci import Digest
+from addon.partial import Claim, Facts
+from addon.store import Store
+from engine.harness import NAME, REGISTRY, blob, manifest, read
 from engine.test_coalescing import unread
 
 if TYPE_CHECKING:
@@ -163,3 +167,18 @@ async def test_whatever_was_left_only_the_right_bytes_are_cached(
     # The registry is not blamed for what was wrong here.
     other = mirror.content.put_blob(NAME, b"other")
     assert (await workers[0].get(blob(other))).served.endpoint == mirror.endpoint
+
+
+async def test_who_was_shown_wrong_bytes_by_a_killed_worker_is_cut(workers: list[Proxy], mirror: FakeRegistry) -> None:
+    """The right bytes from there on would not make them right."""
+    digest = Digest.parse(DIGEST)
+    killed = Store(workers[0].cache).begin(digest)
+    assert killed.claim() is Claim.OURS
+    killed.announce(Facts(REGISTRY, NAME, "a mirror", SIZE, None))
+    killed.write(b"wrong" * SIZE)
+    reader, there = await started(workers[0], SIZE // 2)
+    await there.wait()
+    killed.close()
+    with pytest.raises(BodyCut):
+        await reader
+    assert (await workers[0].get(blob(DIGEST))).digest == DIGEST
