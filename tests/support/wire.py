@@ -14,16 +14,17 @@ _PIECE = 1 << 18
 
 
 class Wire:
-    """Passes connections on to `target`. All its attributes may be changed while it runs.
+    """Passes connections on to `target`.
 
     `dies_after`: once so many bytes have come back from the target, in all, every connection ends and none is
-    accepted any more. `stalls_after`: the same, but they only fall silent. `carried` counts those bytes.
+    accepted any more. `carried` counts those bytes. `hold_at`: no more than that come back, until `let_go`.
     """
 
-    def __init__(self, target: str, dies_after: int | None = None, stalls_after: int | None = None) -> None:
+    def __init__(self, target: str, dies_after: int | None = None, hold_at: int | None = None) -> None:
         self._target = target
+        self._hold_at = hold_at
+        self._let_go = asyncio.Event()
         self.dies_after = dies_after
-        self.stalls_after = stalls_after
         self.carried = 0
         self.connections = 0
         self._open: set[StreamWriter] = set()
@@ -43,6 +44,10 @@ class Wire:
     @property
     def dead(self) -> bool:
         return not self._server.is_serving()
+
+    def let_go(self) -> None:
+        """For the loop's own thread."""
+        self._let_go.set()
 
     def cut(self) -> None:
         """Ends every connection, when what was sent has arrived, and refuses new ones: what a kernel does for a process
@@ -72,17 +77,16 @@ class Wire:
 
     async def _back(self, reader: StreamReader, writer: StreamWriter) -> None:
         while piece := await reader.read(_PIECE):
-            for limit in (self.dies_after, self.stalls_after):
-                if limit is not None:
-                    piece = piece[: max(0, limit - self.carried)]
+            if self._hold_at is not None and self.carried + len(piece) > self._hold_at:
+                await self._let_go.wait()
+            if self.dies_after is not None:
+                piece = piece[: max(0, self.dies_after - self.carried)]
             self.carried += len(piece)
             writer.write(piece)
             await writer.drain()
             if self.dies_after is not None and self.carried >= self.dies_after:
                 self.cut()
                 return
-            if self.stalls_after is not None and self.carried >= self.stalls_after:
-                await asyncio.Event().wait()
         writer.close()
 
 
