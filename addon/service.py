@@ -36,18 +36,32 @@ class Service:
             raise StartError(str(error)) from None
 
     def _open(self, data: Path) -> None:
-        self._lock = _lock(data)
+        lock = _lock(data)
         try:
-            self._open_locked(data)
+            self.authority = Authority.open(data / "ca", self.config.certificate_names())
+            self.cache = data / "cache"
+            self._open_cache()
+            self._store.sweep()
         except BaseException:
-            os.close(self._lock)
+            os.close(lock)
             raise
+        self._lock: int | None = lock
 
-    def _open_locked(self, data: Path) -> None:
-        self.authority = Authority.open(data / "ca", self.config.certificate_names())
-        self._store = Store(data / "cache")
-        self._store.sweep()
-        self._database = database.connect(data / "cache" / "mirrortap.sqlite")
+    def _open_cache(self) -> None:
+        self._store = Store(self.cache)
+        self._database = database.connect(self.cache / "mirrortap.sqlite")
+
+    def before_fork(self) -> None:
+        """Leaves the lock alone open: SQLite's connections must not be carried over a fork."""
+        self._database.close()
+
+    def after_fork(self) -> None:
+        """In the forked process, opens the cache anew; the lock stays with the other one alone. Raises StartError."""
+        self._unlock()
+        try:
+            self._open_cache()
+        except StoreError as error:
+            raise StartError(str(error)) from None
 
     @cached_property
     def engine(self) -> Engine:
@@ -61,15 +75,16 @@ class Service:
             self.config,
         )
 
-    @property
-    def cache(self) -> Path:
-        return self._store.folder
-
     async def close(self) -> None:
         if "engine" in self.__dict__:
             await self.engine.close()
         self._database.close()
-        os.close(self._lock)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def _default_data() -> Path:

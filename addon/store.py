@@ -6,6 +6,7 @@ partial/                                                downloads that are not v
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -81,10 +82,11 @@ class Store:
         return Partial(self._partial / f"{digest.algorithm}-{digest.encoded}", final, digest)
 
     def sweep(self) -> None:
-        """Removes what a killed process was preparing. Only while no other process uses the folder."""
-        for file in self._partial.iterdir():
-            if not _RESUMABLE.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+        """Removes what a killed process was preparing, as far as it can be. For when a proxy starts."""
+        with contextlib.suppress(OSError):
+            for file in self._partial.iterdir():
+                if not _RESUMABLE.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
 
     def write_index(self, references: Iterable[tuple[str, Digest]]) -> None:
         """Rewrites index.json from (reference, digest), the newest first. Blocks. Raises OSError.
