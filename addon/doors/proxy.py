@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
@@ -161,10 +162,12 @@ class ProxyDoor:
         await _proxyserver().servers.update([])
         if self._busy:
             log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
-            try:
-                await asyncio.wait_for(self._idle.wait(), _DRAIN)
-            except TimeoutError:
-                log.warning("%d transfers were cut", len(self._busy))
+        try:
+            async with asyncio.timeout(_DRAIN):
+                await self._idle.wait()
+                await _sent()
+        except TimeoutError:
+            log.warning("%d transfers were cut", len(self._busy))
         await self._service.close()
 
     def _own_page(self, request: http.Request) -> http.Response:
@@ -210,6 +213,17 @@ def _response(reply: Reply, method: str) -> RegistryResponse:
 def _proxyserver() -> Proxyserver:
     server: Proxyserver = ctx.master.addons.get("proxyserver")
     return server
+
+
+async def _sent() -> None:
+    """Until all that was written to clients is on its way."""
+    for connection in list(_proxyserver().connections.values()):
+        for stream in list(connection.transports.values()):
+            if isinstance(stream.writer, asyncio.StreamWriter):
+                # Else a buffer that is not full counts as empty.
+                stream.writer.transport.set_write_buffer_limits(high=0)
+                with suppress(OSError):
+                    await stream.writer.drain()
 
 
 def _writer(client: Client) -> asyncio.StreamWriter:
