@@ -178,11 +178,11 @@ class Engine:
                     self._links.add(registry, repository, digest)
                 if not held:
                     return self._described(request, response, digest)
-            if found := self._stored(request, asked, digest):
+            if found := await self._stored(request, asked, digest):
                 return found
             if self._fills.running(digest) is None and (request.method == "HEAD" or not self._fills.possible):
                 return await self._past_the_store(request, asked, digest)
-            return self._filling(request, asked, await self._fill(request, asked, digest))
+            return await self._filling(request, asked, await self._fill(request, asked, digest))
         except OSError as error:
             self._warn_of_store(error)
             return await self._past_the_store(request, asked, digest)
@@ -211,17 +211,17 @@ class Engine:
 
         return self._fills.start(digest, (registry, repository), self._sources.of(request.rule, "GET", asked), filled)
 
-    def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
+    async def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
         if isinstance(asked, Manifest):
             return self._manifest(request, digest, Served("hit"))
         size = self._store.size(digest)
         if size is None:
             return None
 
-        def body(start: int, end: int | None) -> FileBody:
+        async def body(start: int, end: int | None) -> FileBody:
             return FileBody(self._store.open(digest), start, end)
 
-        return reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+        return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
 
     def _manifest(
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
@@ -234,13 +234,17 @@ class Engine:
         headers = reply.describing(digest, len(content), media_type)
         return reply.ours(200, headers, b"" if request.method == "HEAD" else content, served, request)
 
-    def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
+    async def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
         media_type = _BLOB_TYPE
         if isinstance(asked, Manifest):
             media_type = fill.content_type or oci.OCI_MANIFEST
         # What is complete, and only on its way to the disk, is as good as stored.
         served = Served("hit") if fill.verified else Served("miss from", fill.source)
-        return reply.content(request, fill.digest, fill.size, media_type, served, fill.body)
+
+        async def body(start: int, end: int | None) -> FileBody:
+            return fill.body(start, end)
+
+        return await reply.content(request, fill.digest, fill.size, media_type, served, body)
 
     def _described(self, request: Request, response: Response, digest: Digest | None) -> Reply:
         """The answer to a HEAD that an endpoint has just answered for everybody."""
