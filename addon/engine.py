@@ -241,14 +241,20 @@ class Engine:
             return None
 
         async def body(start: int, end: int | None) -> Body:
-            return SparedBody(FileBody(self._store.open(digest), start, end), past)
+            try:
+                return SparedBody(FileBody(self._store.open(digest), start, end), past)
+            except OSError:
+                # Of several ranges, later ones are opened later: by then it may be gone.
+                return await past(start, end)
 
         async def past(start: int, end: int | None) -> Body:
             self._warn_of_store(OSError(0, "it cannot be read"))
             try:
-                return RelayedBody(await self._open(request, asked, start, end))
+                download = await self._open(request, asked, start, end)
             except NotFound:
                 raise BodyCut("the cache cannot be read, and no endpoint has the rest") from None
+            rest = RelayedBody(download)
+            return VerifiedBody(rest, digest, download.source) if (start, end) == (0, size) else rest
 
         return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
 
