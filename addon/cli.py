@@ -39,10 +39,11 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Folder of the CA and the cache.  [default: XDG data home]",
 )
-def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None) -> None:
+@click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
+def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None, offline: bool) -> None:
     """Run the proxy until SIGTERM."""
     try:
-        serve(Service(config, data), *listen)
+        serve(Service(config, data, offline=offline), *listen)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from addon import reply
+from addon import reply, routing
 from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
@@ -58,6 +58,9 @@ class Relay:
 
     async def pass_on(self, request: Request) -> Reply:
         """Everything that is the origin's own business, as the client wrote it. Raises OciError."""
+        if request.rule.offline:
+            path = request.target.partition("?")[0]
+            raise routing.offline(f"{request.method} {path} is the registry's own business", request.rule.registry)
         if not request.rule.origins:
             message = f"{request.rule.registry} is served from mirrors only (fallback = false): it can be pulled from"
             raise OciError(403, "DENIED", message)
