@@ -61,6 +61,7 @@ class Service:
             Links(self._database),
             Fills(self._store),
             Upstream(self.config),
+            self.config.timeouts.stale,
         )
 
     @property

@@ -82,7 +82,7 @@ class Proxy:
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         tags, links = Tags(self._database, clock), Links(self._database)
         self._fills = Fills(store)
-        self.engine = Engine(store, tags, links, self._fills, Upstream(config))
+        self.engine = Engine(store, tags, links, self._fills, Upstream(config), config.timeouts.stale)
 
     async def close(self) -> None:
         await self.engine.close()
