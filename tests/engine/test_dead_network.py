@@ -76,7 +76,6 @@ async def test_no_answer_in_time_is_none(setup: Setup, mirror: FakeRegistry, wir
         got = await proxy.get(TAG)
         stale(got, image)
         assert got.data == image.manifest.data
-    assert (await proxy.get(TAG)).headers["Cache-Status"] == "mirrortap; hit"
 
 
 async def test_connections_that_are_never_made(setup: Setup, mirror: FakeRegistry, wire: Wire, image: Image) -> None:
@@ -133,7 +132,7 @@ async def test_content_that_does_not_come_in_time(
         first.add(each, NAME)
         mirror.add(each, NAME)
         if each is image:
-            proxy = setup.proxy(None, first, wire.endpoint, settings=IMPATIENT)
+            proxy = setup.proxy(None, first, wire.endpoint, settings={**FOREVER, "stale-after": "1s"})
             await proxy.get(TAG)
     first.inject(Status(404), kind="manifest", method="GET")
     async with held(wire):
