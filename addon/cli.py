@@ -48,10 +48,11 @@ def main() -> None:
     metavar="N",
     help="Processes that share the work; as many as there are cores.",
 )
-def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None, workers: int) -> None:
+@click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
+def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None, workers: int, offline: bool) -> None:
     """Run the proxy until SIGTERM."""
     try:
-        serve(Service(config, data), *listen, workers)
+        serve(Service(config, data, offline=offline), *listen, workers)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from addon import oci, reply, routing
@@ -11,6 +13,8 @@ from addon.body import BodyCut, FileBody, RelayedBody, SparedBody, VerifiedBody
 from addon.download import Download
 from addon.journal import Seldom
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
+from addon.patience import Patience
+from addon.questions import Questions
 from addon.relay import Relay
 from addon.reply import Reply, Request, Served
 from addon.routing import Attempt, Verdict
@@ -23,14 +27,35 @@ if TYPE_CHECKING:
     from addon.config.model import Config
     from addon.fill import Fill
     from addon.fills import Fills
+    from addon.questions import Question
     from addon.sources import Search
     from addon.store import Store
     from addon.tags import Tags
     from addon.upstream import Headers, Response, Upstream
 
+    _Key = tuple[str, str, str, frozenset[str]]  # registry, repository, tag, manifest types accepted
+
 log = logging.getLogger("mirrortap")
 
 _BLOB_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """The answer to a HEAD by tag, and the digest it says, if any that can be held against content."""
+
+    response: Response
+    digest: Digest | None
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The content a tag points at, and the endpoint it is from."""
+
+    digest: Digest
+    content: bytes
+    media_type: str
+    source: str
 
 
 class Engine:
@@ -48,10 +73,15 @@ class Engine:
         self._seldom = Seldom(log)
         self._sources = Sources(upstream, config)
         self._relay = Relay(upstream)
+        self._patience = Patience(config.timeouts.stale)
+        self._announcements: Questions[_Key, _Announced] = Questions()
+        self._tellings: Questions[_Key, _Told] = Questions()
         self._index_is_old = False
         self._indexing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
+        await self._announcements.close()
+        await self._tellings.close()
         await self._fills.close()
         await self._upstream.close()
         if self._indexing:
@@ -78,89 +108,119 @@ class Engine:
             log.exception("%s %s: a fault in mirrortap", request.method, request.target.partition("?")[0])
             return reply.error(OciError(500, "UNKNOWN", "a fault in mirrortap; its log says more"), request)
 
-    # By tag: what it points at is asked upstream, the bytes come from the store.
+    # By tag: what it points at is asked upstream, the bytes come from the store. Where the cache could answer too,
+    # upstream has so long; what it says later counts for the next pull.
 
     async def _by_tag(self, request: Request, asked: Manifest) -> Reply:
-        registry, repository = request.rule.registry, asked.repository
-        tag = str(asked.reference)
-        accepts = oci.accepted(request.header_values("accept"))
-        key = (registry, repository, tag, accepts)
-        fresh = self._tags.fresh(*key, request.rule.tag_ttl)
+        rule, tag = request.rule, str(asked.reference)
+        key = (rule.registry, asked.repository, tag, oci.accepted(request.header_values("accept")))
+        fresh = self._tags.fresh(*key, rule.tag_ttl)
         if fresh and (found := self._manifest(request, fresh.digest, Served("hit"))):
             return found
-        accept = [("Accept", value) for value in request.header_values("accept")]
+        question = self._announcements.put(key, lambda: self._announced(request, asked, key))
+        stale = self._stale(request, key)
+        failing = self._relay.failing(rule.registry)
+        patience = self._patience.seconds(rule.registry, time.monotonic(), suspect=failing)
         try:
-            async with await self._ask(request, "HEAD", asked, accept) as response:
-                headers = response.headers
+            # From when it was first asked, so that who asks again later does not wait as long.
+            async with asyncio.timeout_at(question.since + patience if stale else None):
+                return await self._current(request, asked, key, question, spare=stale is not None)
+        except TimeoutError:
+            if stale is None:
+                raise
+            self._patience.ended(rule.registry, time.monotonic())
+            return stale
+        except NotFound as missing:
+            return await self._unresolved(request, asked, stale, missing.attempts)
+
+    async def _current(
+        self, request: Request, asked: Manifest, key: _Key, question: Question[_Announced], *, spare: bool
+    ) -> Reply:
+        """What the tag points at now. Raises NotFound; with `spare` rather than use up a rate limit."""
+        try:
+            announced = await question.answer()
         except NotFound as missing:
             if request.method == "GET" and routing.head_unknown(missing.attempts):
-                return await self._by_tag_unannounced(request, asked, accept, accepts)
-            return await self._unresolved(request, asked, accepts, missing.attempts)
+                return await self._by_tag_unannounced(request, asked, key, spare=spare)
+            raise
+        digest = announced.digest
+        if digest is None and request.method == "GET":
+            return await self._by_tag_unannounced(request, asked, key, spare=spare)
+        if digest and (found := self._manifest(request, digest, Served("hit"))):
+            return found
+        if digest is None or request.method == "HEAD":
+            return self._described(request, announced.response, digest)
+        return await self._content(request, Manifest(asked.repository, digest), digest, spare=spare)
+
+    async def _announced(self, request: Request, asked: Manifest, key: _Key) -> _Announced:
+        """Asks for a tag by HEAD, for all who mean the same by it. Raises NotFound."""
+        accept = [("Accept", value) for value in request.header_values("accept")]
+        async with await self._ask(request, "HEAD", asked, accept) as response:
+            self._patience.answered(request.rule.registry)
         try:
-            digest = Digest.parse(headers.get("Docker-Content-Digest", ""))
+            digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
         except OciError:
             digest = None
         if digest is None or not digest.verifiable:
-            if request.method == "HEAD":
-                return self._described(request, response, None)
-            return await self._by_tag_unannounced(request, asked, accept, accepts)
-        news = self._tags.record(*key, digest)
-        self._links.add(registry, repository, digest)
-        if found := self._manifest(request, digest, Served("hit")):
-            if news:
-                self._note_index()
-            return found
-        if request.method == "HEAD":
-            return self._described(request, response, digest)
-        try:
-            return await self._content(request, Manifest(repository, digest), digest)
-        except NotFound as missing:
-            return await self._unresolved(request, asked, accepts, missing.attempts)
+            return _Announced(response, None)
+        self._points_at(key, digest)
+        return _Announced(response, digest)
 
-    async def _by_tag_unannounced(
-        self, request: Request, asked: Manifest, accept: Headers, accepts: frozenset[str]
-    ) -> Reply:
-        """A tag whose registry does not say a digest: the bytes tell it."""
-        search = self._sources.of(request.rule, "GET", asked, accept)
+    async def _by_tag_unannounced(self, request: Request, asked: Manifest, key: _Key, *, spare: bool) -> Reply:
+        """A tag whose registry does not say a digest: the bytes tell it. Raises NotFound."""
+        told = await self._tellings.put(key, lambda: self._told(request, asked, key, spare=spare)).answer()
+        headers = reply.describing(told.digest, len(told.content), told.media_type)
+        return reply.ours(200, headers, told.content, Served("miss from", told.source), request)
+
+    async def _told(self, request: Request, asked: Manifest, key: _Key, *, spare: bool) -> _Told:
+        """Asks for a tag by GET, for all who mean the same by it. Raises NotFound."""
+        accept = [("Accept", value) for value in request.header_values("accept")]
+        search = self._sources.of(request.rule, "GET", asked, accept, spare=spare)
         content, media_type = b"", None
-        try:
-            while media_type is None:
-                async with await search.next() as response:
-                    try:
-                        content = await response.read_all(oci.MAX_MANIFEST)
-                    except EndpointError as error:
-                        search.reject(response.endpoint, str(error))
-                        continue
-                media_type = oci.media_type(content)
-                if media_type is None:
-                    search.reject(response.endpoint, "what it sends is no manifest")
-        except NotFound as missing:
-            return await self._unresolved(request, asked, accepts, missing.attempts)
+        while media_type is None:
+            async with await search.next() as response:
+                try:
+                    content = await response.read_all(oci.MAX_MANIFEST)
+                except EndpointError as error:
+                    search.reject(response.endpoint, str(error))
+                    continue
+            media_type = oci.media_type(content)
+            if media_type is None:
+                search.reject(response.endpoint, "what it sends is no manifest")
         digest = Digest.of(content)
         try:
             await asyncio.to_thread(self._store.add, digest, content)
         except OSError as error:
             self._warn_of_store(error)
         else:
-            registry, repository, tag = request.rule.registry, asked.repository, str(asked.reference)
-            self._links.add(registry, repository, digest)
-            if self._tags.record(registry, repository, tag, accepts, digest):
-                self._note_index()
-        headers = reply.describing(digest, len(content), response.headers.get("Content-Type") or media_type)
-        return reply.ours(200, headers, content, Served("miss from", response.endpoint.name), request)
+            self._points_at(key, digest)
+        media_type = response.headers.get("Content-Type") or media_type
+        return _Told(digest, content, media_type, response.endpoint.name)
+
+    def _points_at(self, key: _Key, digest: Digest) -> None:
+        """An endpoint has just said what a tag points at."""
+        registry, repository, _, _ = key
+        self._links.add(registry, repository, digest)
+        if self._tags.record(*key, digest) and self._store.size(digest) is not None:
+            self._note_index()
+
+    def _stale(self, request: Request, key: _Key) -> Reply | None:
+        """What the tag pointed at when it was last asked for, as far as it is here and the client accepts it."""
+        *_, accepts = key
+        for pointer in self._tags.pointers(*key):
+            served = Served("stale", age=max(0, int(pointer.age - request.rule.tag_ttl)))
+            if found := self._manifest(request, pointer.digest, served, accepts):
+                return found
+        return None
 
     async def _unresolved(
-        self, request: Request, asked: Manifest, accepts: frozenset[str], attempts: list[Attempt]
+        self, request: Request, asked: Manifest, stale: Reply | None, attempts: list[Attempt]
     ) -> Reply:
         """No endpoint resolved the tag for everybody: the origin may for this client, or the cache knows of old."""
         if routing.origin_refused(attempts):
             return await self._as_client(request, asked, attempts)
-        if not routing.settled(attempts):
-            key = (request.rule.registry, asked.repository, str(asked.reference), accepts)
-            for pointer in self._tags.pointers(*key):
-                served = Served("stale", age=max(0, int(pointer.age - request.rule.tag_ttl)))
-                if found := self._manifest(request, pointer.digest, served, accepts):
-                    return found
+        if stale and not routing.settled(attempts):
+            return stale
         raise routing.most_telling(asked, request.rule.registry, attempts)
 
     # By digest: from the store, from a running fill, or by a new fill.
@@ -173,8 +233,8 @@ class Engine:
                 return await self._as_client(request, asked, missing.attempts)
             raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
 
-    async def _content(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
-        """Content that anybody may have. Raises NotFound."""
+    async def _content(self, request: Request, asked: Manifest | Blob, digest: Digest, *, spare: bool = False) -> Reply:
+        """Content that anybody may have. Raises NotFound; with `spare` rather than use up a rate limit."""
         fill = self._fills.running(digest)
         held = fill is not None or self._store.size(digest) is not None
         try:
@@ -185,7 +245,7 @@ class Engine:
                 return found
             if self._fills.running(digest) is None and (request.method == "HEAD" or not self._fills.possible):
                 return await self._past_the_store(request, asked, digest)
-            fill = await self._fill(request, asked, digest)
+            fill = await self._fill(request, asked, digest, spare)
             # Another worker may have begun it, for another repository.
             await self._prove(request, asked, digest, fill, held=True)
             return await self._filling(request, asked, fill)
@@ -206,32 +266,34 @@ class Engine:
             self._links.add(registry, repository, digest)
         return None if held else self._described(request, response, digest)
 
-    async def _fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
+    async def _fill(self, request: Request, asked: Manifest | Blob, digest: Digest, spare: bool) -> Fill:
         """The running fill, or a new one, as soon as an endpoint has begun to send. Raises NotFound or OSError."""
         fill = self._fills.running(digest)
-        if fill and fill.repository != (request.rule.registry, asked.repository):
+        if fill and (fill.repository != (request.rule.registry, asked.repository) or (fill.sparing and not spare)):
             try:
                 await fill.opened()
             except (NotFound, BodyCut):
-                # What could not be opened for another repository says nothing of this one; and where it was asked,
-                # this client's credential has no business.
+                # What could not be opened for another repository, or without asking everybody, says nothing of this
+                # one; and where another was asked, this client's credential has no business.
                 fill = self._fills.running(digest)
-        fill = fill or self._start_fill(request, asked, digest)
+        fill = fill or self._start_fill(request, asked, digest, spare)
         await fill.opened()
         return fill
 
-    def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Fill:
+    def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest, spare: bool) -> Fill:
         registry, repository = request.rule.registry, asked.repository
 
         def question() -> Search:
-            return self._sources.of(request.rule, "GET", asked)
+            return self._sources.of(request.rule, "GET", asked, spare=spare)
 
         def filled() -> None:
             self._links.add(registry, repository, digest)
             if isinstance(asked, Manifest):
                 self._note_index()
 
-        return self._fills.start(digest, (registry, repository), question, filled)
+        fill = self._fills.start(digest, (registry, repository), question, filled)
+        fill.sparing = spare
+        return fill
 
     async def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
         if isinstance(asked, Manifest):

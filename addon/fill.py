@@ -50,6 +50,7 @@ class Fill:
     def __init__(self, digest: Digest, repository: tuple[str, str], question: Question, pace: Pace) -> None:
         self.digest = digest
         self.repository = repository  # (registry, repository) that is known to hold it
+        self.sparing = False  # whether it is asked for only where no rate limit is used up by that
         self._asker = repository
         self.source = ""  # the endpoint's name
         self.size: int | None = None

@@ -68,14 +68,17 @@ def head_unknown(attempts: list[Attempt]) -> bool:
 
 def settled(attempts: list[Attempt]) -> bool:
     """Whether all that could answer have answered no, so that nothing older may be shown instead."""
-    return all(a.verdict is Verdict.REFUSED for a in attempts)
+    return bool(attempts) and all(a.verdict is Verdict.REFUSED for a in attempts)
 
 
 def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt]) -> OciError:
-    """The error a client gets when no endpoint brought the content."""
+    """The error a client gets when no endpoint brought the content. Only offline there is none to attempt."""
     kind = "manifest" if isinstance(asked, Manifest) else "blob"
     mark = "@" if isinstance(asked.reference, Digest) else ":"
     what = f"{kind} {registry}/{asked.repository}{mark}{asked.reference}"
+    if not attempts:
+        but = "" if isinstance(asked.reference, Digest) else ", or only as a type that the client does not accept"
+        return offline(f"{what} is not in the cache{but}", registry)
     tried = [{"endpoint": a.endpoint.name, "reason": a.reason} for a in attempts]
     statuses = [a.status for a in attempts]
     reasons = "; ".join(map(str, attempts))
@@ -90,3 +93,10 @@ def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt])
         message = f"too many requests for {what}: {reasons}"
         return OciError(429, "TOOMANYREQUESTS", message, detail=tried, headers=headers)
     return OciError(502, "UNAVAILABLE", f"no endpoint could serve {what}: {reasons}", detail=tried)
+
+
+def offline(problem: str, registry: str) -> OciError:
+    """The error for what only an endpoint could have answered."""
+    why = '(--offline, offline = true or mode = "offline")'
+    message = f"{problem}, and mirrortap is offline for {registry} {why}: it must be online for that"
+    return OciError(504, "UNAVAILABLE", message)

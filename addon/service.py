@@ -26,11 +26,15 @@ class StartError(Exception):
 class Service:
     """The CA, the cache and the engine of one data folder."""
 
-    def __init__(self, config_file: Path | None = None, data: Path | None = None) -> None:
-        """Reads the configuration (built in when None), opens the data folder (XDG when None). Raises StartError."""
+    def __init__(self, config_file: Path | None = None, data: Path | None = None, *, offline: bool = False) -> None:
+        """Reads the configuration (built in when None), opens the data folder (XDG when None). Raises StartError.
+
+        `offline`: nothing is connected to, whatever the configuration says.
+        """
         data = data or _default_data()
         try:
-            self.config = buildkit.read(config_file) if config_file else buildkit.defaults()
+            config = buildkit.read(config_file) if config_file else buildkit.defaults()
+            self.config = config.taken_offline() if offline else config
             self._open(data)
         except (ConfigError, AuthorityError, StoreError) as error:
             raise StartError(str(error)) from None

@@ -90,10 +90,6 @@ class Sources:
         attempts = [Attempt(endpoint, "not asked, to spare what is left of its rate limit") for endpoint in spared]
         return Search(self, question, [endpoint for endpoint in order if endpoint not in spared], attempts)
 
-    def spared(self, rule: Rule) -> bool:
-        """Whether the origin should not be asked for a manifest by GET, for its rate limit is nearly used up."""
-        return bool(rule.origins) and all(self._low(_COUNTED, origin) for origin in rule.origins)
-
     # For searches.
 
     def order(self, question: _Question) -> list[Endpoint]:

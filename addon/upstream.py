@@ -138,19 +138,13 @@ class Upstream:
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._tokens: dict[tuple[URL, str], _Token] = {}  # by the origin of the URL (RFC 6454) and the repository
         self._exchanges: dict[tuple[URL, str], asyncio.Task[_Token | None]] = {}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            # The store holds the bytes a digest is of, and what passes through is not ours to change.
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            read_bufsize=_READ_AHEAD,
-            max_line_size=_MAX_HEADER,
-            max_field_size=_MAX_HEADER,
-        )
+        self._session = _session(aiohttp.TCPConnector(limit=0))
+        # A connection that was kept does not tell whether there is still somebody at its other end.
+        self._unkept = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def close(self) -> None:
         await self._session.close()
+        await self._unkept.close()
 
     async def pull(
         self,
@@ -195,12 +189,16 @@ class Upstream:
         body: AsyncIterator[bytes] | None = None,
         *,
         follow: bool = False,
+        connect: float | None = None,
     ) -> Response:
-        """Asks the origin exactly what the client asked, with the client's own headers. Raises EndpointError."""
+        """Asks the origin exactly what the client asked, with the client's own headers. Raises EndpointError.
+
+        With `connect`, on a connection of its own, which must be there within so many seconds, name and TLS included.
+        """
         url = URL(f"{endpoint.url}{target}", encoded=True)
         if follow:
             return await self._follow(endpoint, method, url, headers)
-        return await self._send(endpoint, method, url, headers, endpoint.tls, body)
+        return await self._send(endpoint, method, url, headers, endpoint.tls, body, connect)
 
     async def _follow(
         self, endpoint: Endpoint, method: str, url: URL, headers: Headers, token_for: str | None = None
@@ -233,13 +231,15 @@ class Upstream:
         headers: Headers,
         tls: Tls,
         body: AsyncIterator[bytes] | None = None,
+        connect: float | None = None,
     ) -> Response:
+        session = self._session if connect is None else self._unkept
         timeouts = self._config.timeouts
         # While a client uploads, silence from the registry means nothing.
         patience = _UPLOAD_ANSWER if body is not None else None
         try:
             async with asyncio.timeout(patience or timeouts.first_byte):
-                response = await self._session.request(
+                response = await session.request(
                     method,
                     url,
                     headers=headers,
@@ -247,7 +247,10 @@ class Upstream:
                     allow_redirects=False,
                     ssl=self._context(tls),
                     timeout=aiohttp.ClientTimeout(
-                        total=None, sock_connect=timeouts.connect, sock_read=patience or timeouts.stall
+                        total=None,
+                        connect=connect,
+                        sock_connect=timeouts.connect,
+                        sock_read=patience or timeouts.stall,
                     ),
                 )
         except aiohttp.ServerTimeoutError as error:
@@ -327,6 +330,19 @@ class Upstream:
                 context.verify_mode = ssl.CERT_NONE
             self._contexts[tls] = context
         return context
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        # The store holds the bytes a digest is of, and what passes through is not ours to change.
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        read_bufsize=_READ_AHEAD,
+        max_line_size=_MAX_HEADER,
+        max_field_size=_MAX_HEADER,
+    )
 
 
 def _reason(error: Exception) -> str:

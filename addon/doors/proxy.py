@@ -33,6 +33,8 @@ log = logging.getLogger("mirrortap")
 
 # Seconds that running transfers get to finish when the proxy is told to stop.
 _DRAIN = 30.0
+# Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
+_OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
 
 
 class RegistryResponse(StreamedResponse):
@@ -96,10 +98,15 @@ class ProxyDoor:
 
     # Requests.
 
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        if self._out_of_reach(flow):
+            flow.response = _offline(flow.request)
+
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if self._rule(flow):
             self._busy.add(flow.id)
             self._idle.clear()
+        if self._rule(flow) or self._out_of_reach(flow):
             transport = _writer(flow.client_conn).transport
             assert isinstance(transport, asyncio.Transport)
             flow.request.stream = RequestBody(transport)
@@ -121,6 +128,10 @@ class ProxyDoor:
                 body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
             )
             flow.response = _response(await self._service.engine.answer(request), flow.request.method)
+            if rule.offline and flow.response.status_code == _OFFLINE_STATUS:
+                flow.response.reason = _OFFLINE_REASON
+        elif self._out_of_reach(flow):
+            flow.response = _offline(flow.request)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
@@ -178,10 +189,15 @@ class ProxyDoor:
         return http.Response.make(200 if request.path == "/" else 404, text, {"Content-Type": "text/plain"})
 
     def _intercepts(self, host: str, port: int) -> bool:
-        return self._service.config.rule(host, port) is not None
+        """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
+        return self._service.config.offline or self._service.config.rule(host, port) is not None
 
     def _rule(self, flow: http.HTTPFlow) -> Rule | None:
         return self._service.config.rule(flow.request.host, flow.request.port)
+
+    def _out_of_reach(self, flow: http.HTTPFlow) -> bool:
+        """Whether it is for a host that is not intercepted, and nothing may be connected to."""
+        return self._service.config.offline and flow.request.host != ITSELF and self._rule(flow) is None
 
 
 def _response(reply: Reply, method: str) -> RegistryResponse:
@@ -207,6 +223,16 @@ def _response(reply: Reply, method: str) -> RegistryResponse:
     )
     response.source = None if isinstance(reply.body, bytes) else reply.body
     response.reply = reply
+    return response
+
+
+def _offline(request: http.Request) -> http.Response:
+    host = f"{request.host}:{request.port}"
+    text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
+    response = http.Response.make(_OFFLINE_STATUS, text, {"Content-Type": "text/plain"})
+    response.reason = _OFFLINE_REASON
+    if request.method == "HEAD":
+        response.raw_content = b""
     return response
 
 

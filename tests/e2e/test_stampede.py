@@ -48,7 +48,7 @@ def test_a_stampede_is_one_download(loop_thread: LoopThread, tmp_path: Path) -> 
     def go_on() -> None:
         assert wire.carried <= half
         everybody.set()
-        loop_thread.call(wire.let_go)
+        loop_thread.call(wire.release)
 
     barrier = threading.Barrier(CLIENTS, action=go_on)
     with serve(tmp_path / "proxy", config, workers=2) as proxy:

@@ -284,7 +284,7 @@ async def test_all_connections_are_closed_when_the_client_leaves(setup: Setup, a
     async with RawServer(authority, both[0]) as first, RawServer(authority, both[1]) as second:
         proxy = setup.proxy(None, first.endpoint, second.endpoint, tuned=hedging())
         before = asyncio.all_tasks()
-        leaving = asyncio.create_task(proxy.head(TAG))
+        leaving = asyncio.create_task(proxy.head(blob("sha256:" + "0" * 64)))
         while not second.heads:  # noqa: ASYNC110 (a turn of the loop, not a length of time)
             await asyncio.sleep(0)
         leaving.cancel()

@@ -144,6 +144,16 @@ def test_an_endpoint_that_failed_may_have_had_it(attempts: list[Attempt]) -> Non
     assert not routing.settled(attempts)
 
 
+def test_nobody_to_attempt() -> None:
+    """Offline. Something older may be shown, and nothing is "unknown" for that."""
+    assert not routing.settled([])
+    problem = most_telling(TAG, "docker.io", [])
+    assert (problem.status, problem.code) == (504, "UNAVAILABLE")
+    assert "manifest docker.io/library/alpine:3.20 is not in the cache" in problem.message
+    assert "mirrortap is offline for docker.io" in problem.message
+    assert f"@{BLOB.reference} is not in the cache, and" in most_telling(BLOB, "docker.io", []).message
+
+
 one_attempt = st.builds(
     Attempt,
     st.sampled_from([NEAR, FAR, ORIGIN]),

@@ -59,6 +59,16 @@ async def test_two_proxies_on_two_folders(tmp_path: Path) -> None:
     await other.close()
 
 
+async def test_offline_whatever_the_configuration_says(tmp_path: Path, data: Path) -> None:
+    config = tmp_path / "online.toml"
+    config.write_text(toml({"docker.io": {"mirrors": ["m.io"], "mode": "online"}}))
+    service = Service(config, data, offline=True)
+    assert service.config.offline
+    (rule,) = service.config.rules.values()
+    assert (rule.offline, rule.mirrors, rule.origins) == (True, (), ())
+    await service.close()
+
+
 async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
     service = Service(None, data)
     assert service.engine is service.engine
