@@ -18,7 +18,7 @@ class Wire:
         await wire.refuse()  # there is nobody any more
 
     `carried` counts the bytes that came back. `dies_after`: once they are so many, every connection ends and none is
-    accepted any more, as when a process dies. `hold_at`: it holds itself before they are more.
+    accepted any more, as when a process dies. `hold_at`: it holds itself before they are more, unless it was released by then.
     """
 
     def __init__(self, endpoint: str, *, dies_after: int | None = None, hold_at: int | None = None) -> None:
@@ -49,6 +49,7 @@ class Wire:
         self._open.clear()
 
     def release(self) -> None:
+        self._hold_at = None
         self._open.set()
 
     async def go_dark(self) -> None:
@@ -104,7 +105,6 @@ class Wire:
     async def _back(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while not self.dead and (data := await source.read(_PIECE)):
             if self._hold_at is not None and self.carried + len(data) > self._hold_at:
-                self._hold_at = None
                 self.hold()
             await self._open.wait()
             if self._dies_after is not None:
