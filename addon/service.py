@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from addon.store import Store, StoreError
 from addon.tags import Tags
 from addon.upstream import Upstream
 from ca.authority import Authority, AuthorityError
+
+_THREADS = 64  # at most; they are made when they are needed
 
 
 class StartError(Exception):
@@ -70,6 +74,8 @@ class Service:
     @cached_property
     def engine(self) -> Engine:
         """Made at the first request, for it needs a running event loop."""
+        # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         return Engine(
             self._store,
             Tags(self._database),

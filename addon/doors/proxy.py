@@ -183,10 +183,9 @@ class ProxyDoor:
 
     def _own_page(self, request: http.Request) -> http.Response:
         if request.path == "/ca.crt":
-            headers = {"Content-Type": "application/x-pem-file"}
-            return http.Response.make(200, self._service.authority.root_pem, headers)
+            return _page(request, 200, self._service.authority.root_pem, "application/x-pem-file")
         text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
-        return http.Response.make(200 if request.path == "/" else 404, text, {"Content-Type": "text/plain"})
+        return _page(request, 200 if request.path == "/" else 404, text)
 
     def _intercepts(self, host: str, port: int) -> bool:
         """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
@@ -229,8 +228,13 @@ def _response(reply: Reply, method: str) -> RegistryResponse:
 def _offline(request: http.Request) -> http.Response:
     host = f"{request.host}:{request.port}"
     text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
-    response = http.Response.make(_OFFLINE_STATUS, text, {"Content-Type": "text/plain"})
+    response = _page(request, _OFFLINE_STATUS, text)
     response.reason = _OFFLINE_REASON
+    return response
+
+
+def _page(request: http.Request, status: int, content: str | bytes, media_type: str = "text/plain") -> http.Response:
+    response = http.Response.make(status, content, {"Content-Type": media_type})
     if request.method == "HEAD":
         response.raw_content = b""
     return response
