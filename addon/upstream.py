@@ -137,7 +137,7 @@ class Upstream:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._tokens: dict[tuple[URL, str], _Token] = {}  # by the origin of the URL (RFC 6454) and the repository
-        self._exchanges: dict[tuple[URL, str], asyncio.Task[_Token | None]] = {}
+        self._renewals: dict[tuple[URL, str], asyncio.Task[bool]] = {}
         self._session = _session(aiohttp.TCPConnector(limit=0))
         # A connection that was kept does not tell whether there is still somebody at its other end.
         self._unkept = _session(aiohttp.TCPConnector(limit=0, force_close=True))
@@ -268,21 +268,23 @@ class Upstream:
         if known and not known.stale and refusal.sent_authorization != f"Bearer {known.value}":
             return True
         # One exchange, and one failure, for the many blobs of an image that are asked for at once.
-        exchange = self._exchanges.get(key)
-        if exchange is None:
-            exchange = self._exchanges[key] = asyncio.create_task(self._exchange(endpoint, wanted))
-            exchange.add_done_callback(lambda _: self._exchanges.pop(key, None))
-        token = await asyncio.shield(exchange)
-        if token:
-            self._remember(key, token)
-        elif self._tokens.get(key) is known:
-            self._tokens.pop(key, None)
-        return token is not None
+        renewal = self._renewals.get(key)
+        if renewal is None:
+            renewal = self._renewals[key] = asyncio.create_task(self._renew(key, endpoint, wanted))
+        return await asyncio.shield(renewal)
 
-    def _remember(self, key: tuple[URL, str], token: _Token) -> None:
-        if len(self._tokens) >= _MAX_TOKENS:
-            self._tokens = {k: t for k, t in self._tokens.items() if not t.stale}
-        self._tokens[key] = token
+    async def _renew(self, key: tuple[URL, str], endpoint: Endpoint, wanted: Bearer) -> bool:
+        try:
+            token = await self._exchange(endpoint, wanted)
+            if len(self._tokens) >= _MAX_TOKENS:
+                self._tokens = {k: t for k, t in self._tokens.items() if not t.stale}
+            # In one go with the end of the renewal: who is refused in between would begin another.
+            self._tokens.pop(key, None)
+            if token:
+                self._tokens[key] = token
+            return token is not None
+        finally:
+            del self._renewals[key]
 
     async def _exchange(self, endpoint: Endpoint, wanted: Bearer) -> _Token | None:
         try:
