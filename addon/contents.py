@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator
 
-    from addon.store import Store
+    from addon.store import File, Store
 
 log = logging.getLogger("mirrortap")
 
@@ -115,12 +115,15 @@ class Contents:
         """Its bytes are wrong: it goes, and is downloaded anew when it is asked for."""
         self._remove(digest, how)
         # Where it was damaged before it was known, its row is as wrong.
-        self.forget([digest])
+        self.forget(digest)
 
-    def forget(self, digests: Iterable[Digest]) -> None:
-        """They are not here any more."""
-        rows = [(str(digest),) for digest in digests]
-        database.write_all(self._database, "DELETE FROM content WHERE digest = ?", rows)
+    def evicted(self, entries: Iterable[Entry]) -> None:
+        """They are not here any more, unless they have been downloaded anew meanwhile."""
+        self._forget((str(entry.digest), entry.used) for entry in entries)
+
+    def forget(self, digest: Digest) -> None:
+        """It is not here any more."""
+        database.write(self._database, "DELETE FROM content WHERE digest = ?", (str(digest),))
 
     def flush(self) -> None:
         """Writes down what was used; to be called every few seconds, and at the end."""
@@ -129,15 +132,20 @@ class Contents:
             rows = [(when, str(digest)) for digest, when in used.items()]
             database.write_all(self._database, "UPDATE content SET used = ? WHERE digest = ?", rows)
 
-    def reconcile(self) -> int:
-        """Takes in files that are not known, forgets those that are gone; returns how many are new. Raises OSError."""
-        known = {digest for (digest,) in database.read(self._database, "SELECT digest FROM content")}
-        files = {str(file.digest): file for file in self._store.contents()}
+    def known(self) -> dict[str, float]:
+        """What the table has: digests, and when they were used."""
+        return dict(database.read(self._database, "SELECT digest, used FROM content"))
+
+    def reconcile(self, known: dict[str, float], files: Iterable[File]) -> int:
+        """Takes in those files that were not known, and forgets what is not among them. Returns how many are new.
+
+        `files` are all that are here, listed after `known` was asked for.
+        """
+        here = {str(file.digest): file for file in files}
         now = self._clock()
-        new = [(f.digest, f.size, min(f.modified, now)) for digest, f in files.items() if digest not in known]
+        new = [(f.digest, f.size, min(f.modified, now)) for digest, f in here.items() if digest not in known]
         self._take_in(new)
-        gone = [(digest,) for digest in known - files.keys()]
-        database.write_all(self._database, "DELETE FROM content WHERE digest = ?", gone)
+        self._forget((digest, used) for digest, used in known.items() if digest not in here)
         # Else what was used or checked before the clock was set back would be so for ever.
         database.write(
             self._database,
@@ -145,6 +153,10 @@ class Contents:
             (now,),
         )
         return len(new)
+
+    def _forget(self, rows: Iterable[tuple[str, float]]) -> None:
+        # What was used since, another process has: it has downloaded it anew.
+        database.write_all(self._database, "DELETE FROM content WHERE digest = ? AND used = ?", rows)
 
     def _take_in(self, files: Iterable[tuple[Digest, int, float]]) -> None:
         database.write_all(

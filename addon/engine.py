@@ -20,6 +20,7 @@ from addon.upstream import EndpointError
 if TYPE_CHECKING:
     from addon.access import Links
     from addon.body import Body
+    from addon.contents import Contents
     from addon.download import Pace
     from addon.fill import Fill
     from addon.fills import Fills
@@ -36,8 +37,18 @@ _BLOB_TYPE = "application/octet-stream"
 class Engine:
     """Answers registry requests from the store, the mirrors and the origin."""
 
-    def __init__(self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream, pace: Pace) -> None:
+    def __init__(
+        self,
+        store: Store,
+        contents: Contents,
+        tags: Tags,
+        links: Links,
+        fills: Fills,
+        upstream: Upstream,
+        pace: Pace,
+    ) -> None:
         self._store = store
+        self._contents = contents
         self._tags = tags
         self._links = links
         self._fills = fills
@@ -141,6 +152,7 @@ class Engine:
             self._warn_of_store(error)
         else:
             registry, repository, tag = request.rule.registry, asked.repository, str(asked.reference)
+            self._contents.added(digest)
             self._links.add(registry, repository, digest)
             if self._tags.record(registry, repository, tag, accepts, digest):
                 self._note_index()
@@ -174,7 +186,7 @@ class Engine:
     async def _content(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
         """Content that anybody may have. Raises NotFound."""
         fill = self._fills.running(digest)
-        held = fill is not None or self._store.size(digest) is not None
+        held = fill is not None or self._contents.size(digest) is not None
         try:
             if (held or request.method == "HEAD") and (shown := await self._prove(request, asked, digest, fill, held)):
                 return shown
@@ -225,6 +237,7 @@ class Engine:
             return self._sources.of(request.rule, "GET", asked)
 
         def filled() -> None:
+            self._contents.added(digest)
             self._links.add(registry, repository, digest)
             if isinstance(asked, Manifest):
                 self._note_index()
@@ -234,12 +247,12 @@ class Engine:
     async def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
         if isinstance(asked, Manifest):
             return self._manifest(request, digest, Served("hit"))
-        size = self._store.size(digest)
+        size = self._contents.size(digest)
         if size is None:
             return None
 
         async def body(start: int, end: int | None) -> Body:
-            return SparedBody(FileBody(self._store.open(digest), start, end), past)
+            return SparedBody(FileBody(self._contents.open(digest), start, end), past)
 
         async def past(start: int, end: int | None) -> Body:
             self._warn_of_store(OSError(0, "it cannot be read"))
@@ -254,7 +267,7 @@ class Engine:
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
     ) -> Reply | None:
         """A manifest from the store, when it is there, is one, and is of a type that `accepts` admits."""
-        content = self._store.read(digest, oci.MAX_MANIFEST)
+        content = self._contents.read(digest, oci.MAX_MANIFEST)
         media_type = oci.media_type(content) if content is not None else None
         if content is None or media_type is None or (accepts is not None and media_type not in accepts):
             return None

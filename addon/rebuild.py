@@ -33,7 +33,7 @@ _MAX_INDEX = 32 << 20
 def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, budget: float = 10.0) -> None:
     """To be called once, before anything is served. Blocks; for at most about `budget` seconds at manifests."""
     try:
-        new = contents.reconcile()
+        new = contents.reconcile(contents.known(), store.contents())
     except OSError as error:
         log.warning("%s: what is cached cannot be listed: %s", store.folder, error.strerror)
         return

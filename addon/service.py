@@ -7,13 +7,16 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from addon import database
+from addon import database, rebuild
 from addon.access import Links
 from addon.config import buildkit
 from addon.config.model import ConfigError
+from addon.contents import Contents
 from addon.download import Pace
 from addon.engine import Engine
 from addon.fills import Fills
+from addon.janitor import Janitor
+from addon.pins import Pins
 from addon.store import Store, StoreError
 from addon.tags import Tags
 from addon.upstream import Upstream
@@ -29,7 +32,7 @@ class Service:
 
     def __init__(self, config_file: Path | None = None, data: Path | None = None) -> None:
         """Reads the configuration (built in when None), opens the data folder (XDG when None). Raises StartError."""
-        data = data or _default_data()
+        data = data or default_data()
         try:
             self.config = buildkit.read(config_file) if config_file else buildkit.defaults()
             self._open(data)
@@ -49,20 +52,31 @@ class Service:
         self._store = Store(data / "cache")
         self._store.sweep()
         self._database = database.connect(data / "cache" / "mirrortap.sqlite")
+        self._contents = Contents(self._store, self._database)
+        self._tags, self._links = Tags(self._database), Links(self._database)
+        rebuild.reconcile(self._store, self._contents, self._tags, self._links)
 
     @cached_property
     def engine(self) -> Engine:
         """Made at the first request, for it needs a running event loop."""
         downloads = self.config.downloads
         pace = Pace(downloads.min_rate, self.config.timeouts.stall)
+        self._janitor.start()
         return Engine(
             self._store,
-            Tags(self._database),
-            Links(self._database),
+            self._contents,
+            self._tags,
+            self._links,
             Fills(self._store, pace, downloads.keep_from),
             Upstream(self.config),
             pace,
         )
+
+    @cached_property
+    def _janitor(self) -> Janitor:
+        janitor = Janitor(self._store, self._contents, Pins(self._database, self._tags), self.config.space)
+        self._contents.grew = janitor.nudge
+        return janitor
 
     @property
     def cache(self) -> Path:
@@ -71,11 +85,12 @@ class Service:
     async def close(self) -> None:
         if "engine" in self.__dict__:
             await self.engine.close()
+            await self._janitor.close()
         self._database.close()
         os.close(self._lock)
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
     """Where the XDG base directory specification wants a user's data."""
     home = os.environ.get("XDG_DATA_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "mirrortap"

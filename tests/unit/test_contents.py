@@ -64,6 +64,10 @@ def rows(connection: sqlite3.Connection) -> dict[str, tuple[int, float, float]]:
     return {digest: (size, used, checked) for digest, size, used, checked in found}
 
 
+def reconcile(store: Store, contents: Contents) -> int:
+    return contents.reconcile(contents.known(), store.contents())
+
+
 def can_open(contents: Contents, digest: Digest = DIGEST) -> bool:
     try:
         fd = contents.open(digest)
@@ -172,8 +176,8 @@ def test_an_unusable_database_is_no_obstacle(
     assert can_open(contents)
     contents.flush()
     contents.checked(DIGEST)
-    contents.forget([DIGEST])
-    contents.reconcile()
+    contents.forget(DIGEST)
+    reconcile(store, contents)
     assert contents.total() == 0
     assert list(contents.by_use()) == []
     assert contents.unchecked(0) is None
@@ -212,7 +216,7 @@ def test_all_entries_come_once_while_some_are_forgotten(store: Store, contents: 
     seen = []
     for entry in contents.by_use():
         seen.append(entry.digest)
-        contents.forget([entry.digest])
+        contents.evicted([entry])
     assert len(seen) == 700
     assert set(seen) == set(expected)
     assert contents.total() == 0
@@ -223,7 +227,7 @@ def test_the_total_is_that_of_all_files(store: Store, contents: Contents) -> Non
     one, _ = put(store, contents, b"one"), put(store, contents, b"three")
     put(store, contents, b"one")
     assert contents.total() == 8
-    contents.forget([one])
+    contents.forget(one)
     assert contents.total() == 5
 
 
@@ -274,19 +278,19 @@ def test_table_and_files_are_brought_in_line(
     for digest, content, when in (old, b"old", 5.0), (future, b"future", 2_000_000.0):
         store.add(digest, content)
         os.utime(store.path(digest), (when, when))
-    assert contents.reconcile() == 2
+    assert reconcile(store, contents) == 2
     assert rows(connection) == {
         str(known): (5, 1_000_000.0, 1_000_000.0),
         str(old): (3, 5.0, 0.0),
         str(future): (6, 1_000_000.0, 0.0),
     }
-    assert contents.reconcile() == 0
+    assert reconcile(store, contents) == 0
 
 
 def test_a_known_size_is_not_taken_from_a_damaged_file(store: Store, contents: Contents) -> None:
     put(store, contents)
     store.path(DIGEST).write_bytes(b"short")
-    contents.reconcile()
+    reconcile(store, contents)
     assert contents.size(DIGEST) is None
 
 
@@ -296,17 +300,35 @@ def test_a_clock_that_was_set_back(
     """What was used and checked before must not seem newer than all that comes."""
     put(store, contents)
     clock.now -= 500_000
-    contents.reconcile()
+    reconcile(store, contents)
     assert rows(connection)[str(DIGEST)] == (SIZE, 500_000.0, 500_000.0)
 
 
-def test_rows_that_nobody_wrote_are_forgotten(contents: Contents, connection: sqlite3.Connection) -> None:
+def test_rows_that_nobody_wrote_are_forgotten(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO content VALUES ('no digest', 1, 1, 1)")
-    contents.reconcile()
+    reconcile(store, contents)
     assert rows(connection) == {}
 
 
 def test_a_folder_that_cannot_be_listed(store: Store, contents: Contents) -> None:
     (store.folder / "blobs").write_text("")
     with pytest.raises(NotADirectoryError):
-        contents.reconcile()
+        reconcile(store, contents)
+
+
+def test_what_was_downloaded_anew_meanwhile_is_not_forgotten(
+    store: Store, contents: Contents, connection: sqlite3.Connection, clock: Clock
+) -> None:
+    """By another process, between the removal of the file and the note of it."""
+    put(store, contents)
+    (entry,), known = contents.by_use(), contents.known()
+    store.evict(DIGEST)
+    files = list(store.contents())
+    clock.now += 1
+    put(store, contents)
+    contents.evicted([entry])
+    contents.reconcile(known, files)
+    assert list(rows(connection)) == [str(DIGEST)]
+    (entry,), known = contents.by_use(), contents.known()
+    contents.evicted([entry])
+    assert rows(connection) == {}
