@@ -13,6 +13,7 @@ from addon import database
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from addon.oci import Digest
 
@@ -37,3 +38,15 @@ class Links:
             (registry, repository, str(digest)),
         )
         return bool(rows)
+
+    def restore(self, known: Iterable[tuple[str, str, Digest]]) -> None:
+        """(registry, repository, digest) of old."""
+        database.write_all(
+            self._database,
+            "INSERT OR IGNORE INTO link (registry, repository, digest) VALUES (?, ?, ?)",
+            ((registry, repository, str(digest)) for registry, repository, digest in known),
+        )
+
+    def prune(self) -> None:
+        """Forgets which repositories hold what is not cached any more."""
+        database.write(self._database, "DELETE FROM link WHERE digest NOT IN (SELECT digest FROM content)")

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from addon.access import Links
     from addon.body import Body
     from addon.config.model import Pace
+    from addon.contents import Contents
     from addon.fill import Fill
     from addon.fills import Fills
     from addon.index import Index
     from addon.oci import Blob
     from addon.sources import Search, Sources
-    from addon.store import Store
     from addon.upstream import Response
 
 log = logging.getLogger("mirrortap")
@@ -33,8 +33,10 @@ _BLOB_TYPE = "application/octet-stream"
 class ByDigest:
     """Answers with content that anybody may have, from a repository that is known to hold it."""
 
-    def __init__(self, store: Store, links: Links, fills: Fills, index: Index, sources: Sources, pace: Pace) -> None:
-        self._store = store
+    def __init__(
+        self, contents: Contents, links: Links, fills: Fills, index: Index, sources: Sources, pace: Pace
+    ) -> None:
+        self._contents = contents
         self._links = links
         self._fills = fills
         self._index = index
@@ -45,7 +47,7 @@ class ByDigest:
     async def answer(self, request: Request, asked: Manifest | Blob, digest: Digest, *, spare: bool = False) -> Reply:
         """The content, or what a HEAD asks of it. Raises NotFound; with `spare` rather than use up a rate limit."""
         fill = self._fills.running(digest)
-        held = fill is not None or self._store.size(digest) is not None
+        held = fill is not None or self._contents.size(digest) is not None
         try:
             if (held or request.method == "HEAD") and (shown := await self._prove(request, asked, digest, fill, held)):
                 return shown
@@ -96,6 +98,7 @@ class ByDigest:
             return self._sources.of(request.rule, "GET", asked, spare=spare)
 
         def filled() -> None:
+            self._contents.added(digest)
             self._links.add(registry, repository, digest)
             if isinstance(asked, Manifest):
                 self._index.note()
@@ -107,13 +110,13 @@ class ByDigest:
     async def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
         if isinstance(asked, Manifest):
             return self.manifest(request, digest, Served("hit"))
-        size = self._store.size(digest)
+        size = self._contents.size(digest)
         if size is None:
             return None
 
         async def body(start: int, end: int | None) -> Body:
             try:
-                return SparedBody(FileBody(self._store.open(digest), start, end), past)
+                return SparedBody(FileBody(self._contents.open(digest), start, end), past)
             except OSError:
                 # Of several ranges, later ones are opened later: by then it may be gone.
                 return await past(start, end)
@@ -133,7 +136,7 @@ class ByDigest:
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
     ) -> Reply | None:
         """A manifest from the store, when it is there, is one, and is of a type that `accepts` admits."""
-        content = self._store.read(digest, oci.MAX_MANIFEST)
+        content = self._contents.read(digest, oci.MAX_MANIFEST)
         media_type = oci.media_type(content) if content is not None else None
         if content is None or media_type is None or (accepts is not None and media_type not in accepts):
             return None
@@ -183,4 +186,6 @@ class ByDigest:
         return download
 
     def warn_of_store(self, error: OSError) -> None:
-        self._seldom.warning("%s: the cache cannot be used (%s); serving past it", self._store.folder, error.strerror)
+        self._seldom.warning(
+            "%s: the cache cannot be used (%s); serving past it", self._contents.folder, error.strerror
+        )

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from addon.access import Links
     from addon.by_digest import ByDigest
+    from addon.contents import Contents
     from addon.index import Index
     from addon.questions import Question
     from addon.sources import Sources
-    from addon.store import Store
     from addon.tags import Tags
     from addon.upstream import Response
 
@@ -57,21 +57,21 @@ class ByTag:
 
     def __init__(
         self,
-        store: Store,
+        contents: Contents,
         tags: Tags,
         links: Links,
         index: Index,
         sources: Sources,
-        contents: ByDigest,
+        by_digest: ByDigest,
         stale_after: float,
         failing: Callable[[str], bool],
     ) -> None:
-        self._store = store
+        self._contents = contents
         self._tags = tags
         self._links = links
         self._index = index
         self._sources = sources
-        self._contents = contents
+        self._by_digest = by_digest
         self._failing = failing
         self._patience = Patience(stale_after)
         self._announcements: Questions[_Key, _Announced] = Questions()
@@ -85,7 +85,7 @@ class ByTag:
         rule, tag = request.rule, str(asked.reference)
         key = (rule.registry, asked.repository, tag, oci.accepted(request.header_values("accept")))
         fresh = self._tags.fresh(*key, rule.tag_ttl)
-        if fresh and (found := self._contents.manifest(request, fresh.digest, Served("hit"))):
+        if fresh and (found := self._by_digest.manifest(request, fresh.digest, Served("hit"))):
             return found
         question = self._announcements.put(key, lambda: self._announced(request, asked, key))
         stale = self._stale(request, key)
@@ -119,11 +119,11 @@ class ByTag:
         digest = announced.digest
         if digest is None and request.method == "GET":
             return await self._by_tag_unannounced(request, asked, key, spare=spare)
-        if digest and (found := self._contents.manifest(request, digest, Served("hit"))):
+        if digest and (found := self._by_digest.manifest(request, digest, Served("hit"))):
             return found
         if digest is None or request.method == "HEAD":
-            return self._contents.described(request, announced.response, digest)
-        return await self._contents.answer(request, Manifest(asked.repository, digest), digest, spare=spare)
+            return self._by_digest.described(request, announced.response, digest)
+        return await self._by_digest.answer(request, Manifest(asked.repository, digest), digest, spare=spare)
 
     async def _announced(self, request: Request, asked: Manifest, key: _Key) -> _Announced:
         """Asks for a tag by HEAD, for all who mean the same by it. Raises NotFound."""
@@ -162,9 +162,9 @@ class ByTag:
                 search.reject(response.endpoint, "what it sends is no manifest")
         digest = Digest.of(content)
         try:
-            await asyncio.to_thread(self._store.add, digest, content)
+            await self._contents.add(digest, content)
         except OSError as error:
-            self._contents.warn_of_store(error)
+            self._by_digest.warn_of_store(error)
         else:
             self._points_at(key, digest)
         media_type = response.headers.get("Content-Type") or media_type
@@ -174,7 +174,7 @@ class ByTag:
         """An endpoint has just said what a tag points at."""
         registry, repository, _, _ = key
         self._links.add(registry, repository, digest)
-        if self._tags.record(*key, digest) and self._store.size(digest) is not None:
+        if self._tags.record(*key, digest) and self._contents.size(digest) is not None:
             self._index.note()
 
     def _stale(self, request: Request, key: _Key) -> Reply | None:
@@ -182,6 +182,6 @@ class ByTag:
         *_, accepts = key
         for pointer in self._tags.pointers(*key):
             served = Served("stale", age=max(0, int(pointer.age - request.rule.tag_ttl)))
-            if found := self._contents.manifest(request, pointer.digest, served, accepts):
+            if found := self._by_digest.manifest(request, pointer.digest, served, accepts):
                 return found
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from addon import __version__
+from addon.cli_cache import cache
 from addon.doors.listening import ListenError
 from addon.serve import serve
 from addon.service import Service, StartError
@@ -57,6 +58,8 @@ def serve_command(config: Path | None, listen: tuple[str, int], data: Path | Non
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)
 
+
+main.add_command(cache)
 
 if __name__ == "__main__":
     main()

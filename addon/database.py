@@ -1,4 +1,4 @@
-"""The SQLite file with what is *about* content. It may be lost: the cache then asks upstream again."""
+"""The SQLite file with what is *about* content. It may be lost: it is then rebuilt from the files (see rebuild.py)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 from addon.store import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 log = logging.getLogger("mirrortap")
 
-_VERSION = 1
-_SCHEMA = f"""
-BEGIN;
+# Seconds to wait for another process that is just writing.
+_PATIENCE = 5.0
+
+# What makes each format of the one before; twice is as good as once, for two processes may do it at the same time.
+_STEPS = (
+    """
 CREATE TABLE IF NOT EXISTS tag (
     registry TEXT, repository TEXT, tag TEXT,
     accepts TEXT,       -- the manifest types the asking client admits: they may change what a tag points to
@@ -28,9 +32,22 @@ CREATE TABLE IF NOT EXISTS link (     -- which repository is known to hold which
     registry TEXT, repository TEXT, digest TEXT,
     PRIMARY KEY (registry, repository, digest)
 ) WITHOUT ROWID;
-PRAGMA user_version = {_VERSION};
-COMMIT;
-"""
+""",
+    """
+CREATE TABLE IF NOT EXISTS content (
+    digest TEXT PRIMARY KEY,
+    size INTEGER,       -- bytes that the file must have
+    used REAL,          -- when it was last served, seconds since the epoch
+    checked REAL        -- when its bytes were last held against its digest
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS content_used ON content (used, digest, size);
+CREATE INDEX IF NOT EXISTS content_checked ON content (checked);
+CREATE TABLE IF NOT EXISTS pin (      -- what is never evicted: REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST
+    reference TEXT PRIMARY KEY
+) WITHOUT ROWID;
+""",
+)
+_VERSION = len(_STEPS)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -50,7 +67,7 @@ def connect(path: Path) -> sqlite3.Connection:
         except (sqlite3.Error, OSError) as again:
             raise StoreError(f"{path}: cannot be used ({again}); check the folder's rights and free space") from None
         log.warning(
-            "%s was damaged (%s): kept as %s, begun anew; content is checked upstream again",
+            "%s was damaged (%s): kept as %s, begun anew; pins are lost, tags are checked upstream again",
             path,
             error,
             damaged,
@@ -59,16 +76,20 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
     try:
         # WAL survives a kill at any moment; what a power cut loses of it is asked again.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(_SCHEMA)
-        elif version != _VERSION:
+        if not 0 <= version <= _VERSION:
             raise sqlite3.DatabaseError(f"has format {version}, this mirrortap writes {_VERSION}")
+        if version < _VERSION:
+            steps = "".join(_STEPS[version:])
+            connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {_VERSION}; COMMIT;")
+        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise sqlite3.DatabaseError(state.replace("\n", " "))
     except BaseException:
         connection.close()
         raise
@@ -84,9 +105,19 @@ def read(connection: sqlite3.Connection, statement: str, values: tuple[object, .
         return []
 
 
-def write(connection: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> None:
+def write(connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()) -> None:
     """Notes something down, if it can be: a full disk costs a question upstream later, never this request."""
     try:
         connection.execute(statement, values)
+    except sqlite3.Error as error:
+        log.warning("the cache's database cannot be written: %s", error)
+
+
+def write_all(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    """Notes many things down at once, all of them or none."""
+    try:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(statement, rows)
     except sqlite3.Error as error:
         log.warning("the cache's database cannot be written: %s", error)

@@ -19,6 +19,7 @@ from addon.upstream import EndpointError
 if TYPE_CHECKING:
     from addon.access import Links
     from addon.config.model import Config
+    from addon.contents import Contents
     from addon.fills import Fills
     from addon.reply import Reply, Request
     from addon.store import Store
@@ -32,16 +33,23 @@ class Engine:
     """Answers registry requests from the store, the mirrors and the origin."""
 
     def __init__(
-        self, store: Store, tags: Tags, links: Links, fills: Fills, upstream: Upstream, config: Config
+        self,
+        store: Store,
+        contents: Contents,
+        tags: Tags,
+        links: Links,
+        fills: Fills,
+        upstream: Upstream,
+        config: Config,
     ) -> None:
         self._fills = fills
         self._upstream = upstream
         self._relay = Relay(upstream)
         self._index = Index(store, tags)
         sources = Sources(upstream, config)
-        self._by_digest = ByDigest(store, links, fills, self._index, sources, config.pace)
+        self._by_digest = ByDigest(contents, links, fills, self._index, sources, config.pace)
         self._by_tag = ByTag(
-            store, tags, links, self._index, sources, self._by_digest, config.timeouts.stale, self._relay.failing
+            contents, tags, links, self._index, sources, self._by_digest, config.timeouts.stale, self._relay.failing
         )
 
     async def close(self) -> None:

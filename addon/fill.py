@@ -56,7 +56,7 @@ class Fill:
         self.size: int | None = None
         self.media_type: str | None = None
         self.verified = False
-        self.trouble = ""  # what was wrong with the cache
+        self.trouble: OSError | None = None  # what was wrong with the cache
         self.unwanted: Callable[[], None] = lambda: None  # called when the last reader has left
         self.readers = 0
         self._question = question
@@ -161,7 +161,7 @@ class Fill:
         except NotFound as missing:
             await self._fail(BodyCut(f"no endpoint has the rest of {self.digest}"), missing)
         except OSError as error:
-            self.trouble = error.strerror or str(error)
+            self.trouble = error
             await self._fail(CacheFailed(f"the cache cannot be written: {error.strerror}"), error)
             return Outcome.UNWRITABLE
         except asyncio.CancelledError:

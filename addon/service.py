@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from addon import database
+from addon import database, rebuild
 from addon.access import Links
 from addon.config import buildkit
 from addon.config.model import ConfigError
+from addon.contents import Contents
 from addon.engine import Engine
 from addon.fills import Fills
+from addon.janitor import Janitor
+from addon.pins import Pins
 from addon.store import Store, StoreError
 from addon.tags import Tags
 from addon.upstream import Upstream
@@ -35,7 +38,7 @@ class Service:
 
         `offline`: nothing is connected to, whatever the configuration says.
         """
-        data = data or _default_data()
+        data = data or default_data()
         try:
             config = buildkit.read(config_file) if config_file else buildkit.defaults()
             self.config = config.taken_offline() if offline else config
@@ -50,6 +53,7 @@ class Service:
             self.cache = data / "cache"
             self._open_cache()
             self._store.sweep()
+            rebuild.reconcile(self._store, self._contents, self._tags, self._links)
         except BaseException:
             os.close(lock)
             raise
@@ -58,6 +62,8 @@ class Service:
     def _open_cache(self) -> None:
         self._store = Store(self.cache)
         self._database = database.connect(self.cache / "mirrortap.sqlite")
+        self._contents = Contents(self._store, self._database)
+        self._tags, self._links = Tags(self._database), Links(self._database)
 
     def before_fork(self) -> None:
         """Leaves the lock alone open: SQLite's connections must not be carried over a fork."""
@@ -76,18 +82,27 @@ class Service:
         """Made at the first request, for it needs a running event loop."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+        self._janitor.start()
         return Engine(
             self._store,
-            Tags(self._database),
-            Links(self._database),
-            Fills(self._store, self.config.pace, self.config.downloads.keep_from),
+            self._contents,
+            self._tags,
+            self._links,
+            Fills(self._store, self.config.pace, self.config.downloads.keep_from, self._janitor.write_failed),
             Upstream(self.config),
             self.config,
         )
 
+    @cached_property
+    def _janitor(self) -> Janitor:
+        janitor = Janitor(self._store, self._contents, Pins(self._database, self._tags), self.config.space)
+        self._contents.grew = janitor.nudge
+        return janitor
+
     async def close(self) -> None:
         if "engine" in self.__dict__:
             await self.engine.close()
+            await self._janitor.close()
         self._database.close()
         self._unlock()
 
@@ -97,7 +112,7 @@ class Service:
             self._lock = None
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
     """Where the XDG base directory specification wants a user's data."""
     home = os.environ.get("XDG_DATA_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "mirrortap"

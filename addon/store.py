@@ -7,19 +7,20 @@ partial/                                                downloads that are not v
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addon.oci import MAX_MANIFEST, Digest, media_type
-from addon.partial import DigestMismatch, Partial, replace, sync_folder
+from addon.oci import MAX_MANIFEST, Digest, OciError, media_type
+from addon.partial import Claim, DigestMismatch, Partial, replace, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
+    from collections.abc import Iterable, Iterator
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _RESUMABLE = re.compile(r"[a-z0-9]+-[0-9a-f]+(\.json)?")
@@ -29,6 +30,15 @@ class StoreError(Exception):
     """The cache folder cannot be used; the message names it, and the remedy."""
 
 
+@dataclass(frozen=True)
+class File:
+    """Content on disk: `size` in bytes, `modified` in seconds since the epoch."""
+
+    digest: Digest
+    size: int
+    modified: float
+
+
 class Store:
     """The content cached under `folder`."""
 
@@ -36,6 +46,7 @@ class Store:
         """Makes the layout where it is missing. Raises StoreError."""
         self.folder = folder
         self._partial = folder / "partial"
+        self._blobs = folder / "blobs"
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
             replace(folder / "oci-layout", _LAYOUT, self._partial)
@@ -49,18 +60,23 @@ class Store:
     def size(self, digest: Digest) -> int | None:
         """Bytes of the content, None when it is not here."""
         try:
-            return os.stat(self._path(digest)).st_size
+            return os.stat(self.path(digest)).st_size
         except OSError:
             return None
 
     def open(self, digest: Digest) -> int:
-        """A descriptor on the content. Raises OSError."""
-        return os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        """A descriptor on the content, which is not evicted as long as it is open. Raises OSError."""
+        fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            # Refused by whoever is just evicting it, which a descriptor outlives, or has just downloaded it and keeps
+            # a lock as long as somebody reads it.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return fd
 
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The content when it is here and has at most `limit` bytes."""
         try:
-            with open(self._path(digest), "rb") as file:
+            with open(self.path(digest), "rb") as file:
                 content = file.read(limit + 1)
         except OSError:
             return None
@@ -70,16 +86,79 @@ class Store:
         """Stores content that is at hand. Blocks. Raises DigestMismatch or OSError."""
         if hashlib.new(digest.algorithm, content).hexdigest() != digest.encoded:
             raise DigestMismatch(f"the bytes are not of {digest}")
-        final = self._path(digest)
+        final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         replace(final, content, self._partial, sync=True)
         sync_folder(final.parent)
 
     def begin(self, digest: Digest) -> Partial:
         """The file that content is downloaded to. Blocks. Raises OSError."""
-        final = self._path(digest)
+        final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         return Partial(self._partial / f"{digest.algorithm}-{digest.encoded}", final, digest)
+
+    def contents(self) -> Iterator[File]:
+        """All the content that is here. Raises OSError."""
+        for entry, digest in self._entries():
+            if digest:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield File(digest, status.st_size, status.st_mtime)
+
+    def strays(self) -> Iterator[Path]:
+        """Files and folders among the content that are none. Raises OSError."""
+        return (Path(entry.path) for entry, digest in self._entries() if not digest)
+
+    def _entries(self) -> Iterator[tuple[os.DirEntry[str], Digest | None]]:
+        for folder in _listed(self._blobs):
+            if Digest(folder.name, "").verifiable and folder.is_dir():
+                for entry in _listed(Path(folder.path)):
+                    yield entry, _digest(folder.name, entry.name) if entry.is_file(follow_symlinks=False) else None
+            else:
+                yield folder, None
+
+    def partials(self) -> list[File]:
+        """What is being downloaded, or was, by any process; the oldest first. Raises OSError."""
+        found: dict[Digest, File] = {}
+        for entry in _listed(self._partial):
+            algorithm, _, encoded = entry.name.removesuffix(".json").partition("-")
+            if (digest := _digest(algorithm, encoded)) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    before = found.get(digest, File(digest, 0, 0.0))
+                    found[digest] = File(digest, before.size + status.st_size, max(before.modified, status.st_mtime))
+        return sorted(found.values(), key=lambda file: file.modified)
+
+    def remove(self, digest: Digest) -> None:
+        """Removes content that is damaged, whoever reads it. Raises OSError."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def evict(self, digest: Digest) -> bool:
+        """Removes content unless somebody reads it, in any process; whether it is gone. Raises OSError."""
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            self.remove(digest)
+            return True
+        finally:
+            os.close(fd)
+
+    def drop(self, digest: Digest) -> bool:
+        """Removes what is left of a download unless it goes on, in any process; whether it is gone. Raises OSError."""
+        partial = self.begin(digest)
+        try:
+            ours = partial.claim() is Claim.OURS
+            if ours:
+                partial.drop()
+            return ours
+        finally:
+            partial.close()
 
     def sweep(self) -> None:
         """Removes what a killed process was preparing, as far as it can be. For when a proxy starts."""
@@ -108,5 +187,23 @@ class Store:
         document = {"schemaVersion": 2, "manifests": list(entries.values())}
         replace(self.folder / "index.json", json.dumps(document).encode(), self._partial)
 
-    def _path(self, digest: Digest) -> Path:
-        return self.folder / "blobs" / digest.algorithm / digest.encoded
+    def path(self, digest: Digest) -> Path:
+        """Where the content is, or would be."""
+        return self._blobs / digest.algorithm / digest.encoded
+
+
+def _listed(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        return
+
+
+def _digest(algorithm: str, encoded: str) -> Digest | None:
+    """What a file's name says that is in it."""
+    try:
+        digest = Digest.parse(f"{algorithm}:{encoded}")
+    except OciError:
+        return None
+    return digest if digest.verifiable else None

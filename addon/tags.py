@@ -11,7 +11,7 @@ from addon.oci import Digest
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # Older answers are kept, because the newest may point at content that never arrived.
 _KEPT = 4
@@ -82,6 +82,24 @@ class Tags:
             key,
         )
         return rows[0] if rows else None
+
+    def digests(self, registry: str, repository: str, tag: str) -> list[Digest]:
+        """What the tag is known to have pointed at, for any client, newest first."""
+        rows = database.read(
+            self._database,
+            "SELECT digest FROM tag WHERE registry = ? AND repository = ? AND tag = ? ORDER BY rowid DESC",
+            (registry, repository, tag),
+        )
+        return [Digest.parse(digest) for (digest,) in rows]
+
+    def restore(self, known: Iterable[tuple[str, str, str, Digest, float]]) -> None:
+        """(registry, repository, tag, digest, when that was last checked), of old: for which types is forgotten."""
+        database.write_all(
+            self._database,
+            "INSERT OR IGNORE INTO tag (registry, repository, tag, accepts, digest, checked)"
+            " VALUES (?, ?, ?, '', ?, ?)",
+            ((*tag, str(digest), checked) for *tag, digest, checked in known),
+        )
 
     def all(self) -> Iterator[tuple[str, Digest]]:
         """Every (reference, digest) known, the newest of a reference first."""

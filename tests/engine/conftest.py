@@ -64,7 +64,7 @@ class Setup:
 
         `options` are Proxy's, `tuned` (changes the configuration as read) and keys of the registry's table.
         """
-        own = {name: options.pop(name) for name in ("clock", "grace", "tuned") if name in options}
+        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned") if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         self._count += 1
         data = self._folder / f"proxy-{self._count}"
@@ -77,9 +77,9 @@ class Setup:
         await proxy.close()
         return self._start(proxy.cache.parent)
 
-    def beside(self, proxy: Proxy) -> Proxy:
+    def beside(self, proxy: Proxy, **own: Any) -> Proxy:
         """Another worker on the same data, as if in another process: locks are between open files."""
-        return self._start(proxy.cache.parent)
+        return self._start(proxy.cache.parent, **own)
 
     def _start(self, data: Path, tuned: Callable[[Config], Config] | None = None, **own: Any) -> Proxy:
         config = buildkit.read(data / "mirrortap.toml")

@@ -14,12 +14,15 @@ from multidict import CIMultiDict
 from support.config import toml
 from support.images import sha256
 
-from addon import database
+from addon import database, rebuild
 from addon.access import Links
 from addon.body import BodyCut
+from addon.contents import Contents
 from addon.engine import Engine
 from addon.fills import Fills
+from addon.janitor import Janitor
 from addon.oci import Digest
+from addon.pins import Pins
 from addon.reply import Reply, Request, Served
 from addon.store import Store
 from addon.tags import Tags
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from support.config import Table
     from support.registry import FakeRegistry
 
-    from addon.config.model import Config
+    from addon.config.model import Config, Space
 
 REGISTRY = "registry.test"
 NAME = "library/app"
@@ -73,19 +76,32 @@ class Got:
 
 
 class Proxy:
-    """An engine with a data folder. Ask it what a client would."""
+    """An engine with a data folder. Ask it what a client would. Its janitor works when a test says so."""
 
-    def __init__(self, config: Config, data: Path, clock: Callable[[], float] = time.time, grace: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: Path,
+        clock: Callable[[], float] = time.time,
+        grace: float = 0.0,
+        space: Space | None = None,
+    ) -> None:
         self.config = config
         self.cache = data / "cache"
         store = Store(self.cache)
         self._database = database.connect(self.cache / "mirrortap.sqlite")
+        contents = Contents(store, self._database)
         tags, links = Tags(self._database, clock), Links(self._database)
-        self._fills = Fills(store, config.pace, config.downloads.keep_from, grace)
-        self.engine = Engine(store, tags, links, self._fills, Upstream(config), config)
+        rebuild.reconcile(store, contents, tags, links)
+        self.pins = Pins(self._database, tags)
+        self.janitor = Janitor(store, contents, self.pins, space or config.space)
+        contents.grew = self.janitor.nudge
+        self._fills = Fills(store, config.pace, config.downloads.keep_from, self.janitor.write_failed, grace)
+        self.engine = Engine(store, contents, tags, links, self._fills, Upstream(config), config)
 
     async def close(self) -> None:
         await self.engine.close()
+        await self.janitor.close()
         self._database.close()
 
     async def ask(

@@ -18,7 +18,8 @@ class Wire:
         await wire.refuse()  # there is nobody any more
 
     `carried` counts the bytes that came back. `dies_after`: once they are so many, every connection ends and none is
-    accepted any more, as when a process dies. `hold_at`: it holds itself before they are more, unless it was released by then.
+    accepted any more, as when a process dies. `hold_at`: it holds itself before they are more, unless it
+    was released by then.
     """
 
     def __init__(self, endpoint: str, *, dies_after: int | None = None, hold_at: int | None = None) -> None:

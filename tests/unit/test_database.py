@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def test_a_new_database(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with closing(database.connect(path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables == {"tag", "link"}
+        assert tables == {"tag", "link", "content", "pin"}
     assert caplog.messages == []
 
 
@@ -84,6 +85,88 @@ def test_another_format_is_set_aside(path: Path, caplog: pytest.LogCaptureFixtur
         connection.execute(LINK)
         connection.execute("PRAGMA user_version = 99")
     begun_anew(path, caplog)
+
+
+FIRST_FORMAT = """
+CREATE TABLE tag (
+    registry TEXT, repository TEXT, tag TEXT, accepts TEXT, digest TEXT, checked REAL,
+    PRIMARY KEY (registry, repository, tag, accepts, digest)
+);
+CREATE TABLE link (
+    registry TEXT, repository TEXT, digest TEXT, PRIMARY KEY (registry, repository, digest)
+) WITHOUT ROWID;
+INSERT INTO tag VALUES ('docker.io', 'a', '1', '', 'sha256:x', 12.5);
+INSERT INTO link VALUES ('docker.io', 'a', 'sha256:x');
+PRAGMA user_version = 1;
+"""
+
+
+def test_the_first_format_is_brought_up_to_date(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(FIRST_FORMAT)
+    for _ in range(2):
+        with closing(database.connect(path)) as connection:
+            assert connection.execute("SELECT * FROM tag").fetchall() == [("docker.io", "a", "1", "", "sha256:x", 12.5)]
+            assert links(connection) == 1
+            assert connection.execute("SELECT count(*) FROM content").fetchone() == (0,)
+            assert connection.execute("SELECT count(*) FROM pin").fetchone() == (0,)
+    assert caplog.messages == []
+    assert not path.with_suffix(".damaged").exists()
+
+
+def test_bringing_it_up_to_date_is_all_or_nothing(path: Path) -> None:
+    """As when the disk is full: the next start tries again, and nothing is lost."""
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(FIRST_FORMAT)
+        old.execute("CREATE TABLE content_checked (x)")  # a step in the middle fails: that is to be an index
+    with pytest.raises(StoreError, match="cannot be used"):
+        database.connect(path)
+    with closing(sqlite3.connect(path)) as old:
+        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+        assert old.execute("SELECT count(*) FROM sqlite_master WHERE name = 'content'").fetchone() == (0,)
+        old.execute("DROP TABLE content_checked")
+    with closing(database.connect(path)) as connection:
+        assert links(connection) == 1
+
+
+def test_damage_in_the_middle_is_found_at_the_start(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(database.connect(path)) as connection:
+        connection.executemany("INSERT INTO link VALUES ('docker.io', 'a', ?)", [(f"sha256:{n}",) for n in range(9000)])
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 8192] = bytes(8192)
+    path.write_bytes(content)
+    begun_anew(path, caplog)
+
+
+def test_a_negative_format_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(database.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = -1")
+    begun_anew(path, caplog)
+
+
+def test_all_rows_are_written_or_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    statement = "INSERT INTO link VALUES ('docker.io', 'a', ?)"
+    with closing(database.connect(path)) as connection:
+        database.write_all(connection, statement, [("sha256:x",), ("sha256:y",), ("sha256:x",)])
+        assert links(connection) == 0
+        assert "the cache's database cannot be written: UNIQUE constraint failed" in caplog.text
+        database.write_all(connection, statement, [("sha256:x",), ("sha256:y",)])
+        assert links(connection) == 2
+
+
+def test_another_process_that_is_writing_is_waited_for(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        closing(database.connect(path)) as connection,
+        closing(sqlite3.connect(path, check_same_thread=False)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.2, other.rollback)
+        release.start()
+        database.write(connection, LINK)
+        release.join()
+        assert links(connection) == 1
+    assert caplog.messages == []
 
 
 def test_what_a_kill_while_it_was_made_left(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,71 @@
+"""What manifests refer to, and what can be reached from one in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addon.oci import MAX_MANIFEST, Digest, OciError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from addon.store import Store
+
+
+@dataclass(frozen=True)
+class Children:
+    """What a manifest refers to: other manifests; config and layers."""
+
+    manifests: tuple[Digest, ...] = ()
+    blobs: tuple[Digest, ...] = ()
+
+
+def children(content: bytes) -> Children:
+    """Image-spec, "Image Index" and "Image Manifest"; Docker's schema 1. Nothing where `content` is no manifest."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return Children()
+    if not isinstance(document, dict):
+        return Children()
+    manifests = _digests(document.get("manifests"), "digest")
+    blobs = (
+        *_digests([document.get("config")], "digest"),
+        *_digests(document.get("layers"), "digest"),
+        *_digests(document.get("fsLayers"), "blobSum"),
+    )
+    return Children(manifests, blobs)
+
+
+def reach(store: Store, top: Digest) -> Iterator[Digest]:
+    """`top` and all that it refers to, as far as the manifests are in the store. Blocks."""
+    seen, waiting = {top}, [top]
+    while waiting:
+        digest = waiting.pop()
+        yield digest
+        found = children(store.read(digest, MAX_MANIFEST) or b"")
+        for blob in found.blobs:
+            if blob not in seen:
+                seen.add(blob)
+                yield blob
+        for manifest in found.manifests:
+            if manifest not in seen:
+                seen.add(manifest)
+                waiting.append(manifest)
+
+
+def _digests(descriptors: object, key: str) -> tuple[Digest, ...]:
+    if not isinstance(descriptors, list):
+        return ()
+    found = []
+    for descriptor in descriptors:
+        text = descriptor.get(key) if isinstance(descriptor, dict) else None
+        try:
+            digest = Digest.parse(text) if isinstance(text, str) else None
+        except OciError:
+            continue
+        if digest and digest.verifiable:
+            found.append(digest)
+    return tuple(found)

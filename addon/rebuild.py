@@ -1,0 +1,86 @@
+"""Bringing what is known about content in line with the files: at every start; all of it, should the database be lost.
+
+The files say what is here; index.json which tags point at it, and so which repositories hold it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from addon import manifest
+from addon.oci import Digest, OciError
+from addon.reference import BadReference, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from addon.access import Links
+    from addon.contents import Contents
+    from addon.store import Store
+    from addon.tags import Tags
+
+log = logging.getLogger("mirrortap")
+
+# Bytes that index.json may have: a hundred thousand tags.
+_MAX_INDEX = 32 << 20
+
+
+def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, budget: float = 10.0) -> None:
+    """To be called once, before anything is served. Blocks; for at most about `budget` seconds at manifests."""
+    try:
+        new = contents.reconcile(contents.known(), store.contents())
+    except OSError as error:
+        log.warning("%s: what is cached cannot be listed: %s", store.folder, error.strerror)
+        return
+    if any(tags.all()):
+        links.prune()
+        return
+    listed = list(_listed(store))
+    tags.restore(
+        (reference.registry, reference.repository, str(reference.target), digest, modified)
+        for reference, digest, modified in listed
+    )
+    deadline = time.monotonic() + budget
+
+    def in_time(_: Digest) -> bool:
+        return time.monotonic() < deadline
+
+    links.restore(
+        (reference.registry, reference.repository, reached)
+        for reference, digest, _ in listed
+        for reached in takewhile(in_time, manifest.reach(store, digest))
+        if store.size(reached) is not None
+    )
+    if listed or new:
+        log.warning(
+            "%s: the database did not know what is cached: found %d files, and %d tags in index.json",
+            store.folder,
+            new,
+            len(listed),
+        )
+    if time.monotonic() >= deadline:
+        log.warning("%s: following these took too long: what some hold is checked upstream again", store.folder)
+
+
+def _listed(store: Store) -> Iterator[tuple[Reference, Digest, float]]:
+    """The tags of index.json whose manifests are here, and when these were stored."""
+    try:
+        with open(store.folder / "index.json", "rb") as file:
+            document = json.loads(file.read(_MAX_INDEX))
+    except (OSError, ValueError, RecursionError):
+        return
+    entries = document.get("manifests") if isinstance(document, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            reference = Reference.parse(entry["annotations"]["org.opencontainers.image.ref.name"])
+            digest = Digest.parse(entry["digest"])
+            modified = os.stat(store.path(digest)).st_mtime
+        except (LookupError, TypeError, AttributeError, BadReference, OciError, OSError):
+            continue
+        if digest.verifiable and isinstance(reference.target, str):
+            yield reference, digest, modified

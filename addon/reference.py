@@ -1,0 +1,48 @@
+"""References to images as people write them: REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from addon import oci
+from addon.oci import Digest, Manifest, OciError
+
+_REGISTRY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class BadReference(Exception):
+    """It is none; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A tag (str) or digest of a repository."""
+
+    registry: str
+    repository: str
+    target: Digest | str
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Raises BadReference unless it is complete: no registry, library/ or :latest is thought in."""
+        name, at, target = text.partition("@")
+        if not at:
+            if ":" not in text.rpartition("/")[2]:
+                raise BadReference(f"{text!a} has neither a tag nor a digest")
+            name, _, target = text.rpartition(":")
+        registry, _, repository = name.partition("/")
+        # What has neither is a folder of Docker Hub's to all clients, as in library/alpine.
+        if not _REGISTRY.fullmatch(registry) or not ("." in registry or ":" in registry or registry == "localhost"):
+            raise BadReference(f"{text!a} does not begin with a registry, as docker.io/library/alpine:3.20 does")
+        try:
+            reference = cls(registry, repository, Digest.parse(target) if at else target)
+            # It is what the path of a request for it would mean.
+            if oci.understand("GET", f"/v2/{repository}/manifests/{target}") == Manifest(repository, reference.target):
+                return reference
+        except OciError as error:
+            raise BadReference(f"{text!a}: {error.message}") from None
+        raise BadReference(f"{text!a} is neither REGISTRY/REPOSITORY:TAG nor REGISTRY/REPOSITORY@DIGEST")
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.repository}{'@' if isinstance(self.target, Digest) else ':'}{self.target}"

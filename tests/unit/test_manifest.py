@@ -1,0 +1,109 @@
+"""What manifests refer to, whatever is written in them; and what can be reached from one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.images import make_image, make_index
+
+from addon.manifest import Children, children, reach
+from addon.oci import Digest
+from addon.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+A, B, C = (Digest.of(name) for name in (b"a", b"b", b"c"))
+
+
+def described(*digests: Any) -> list[dict[str, Any]]:
+    return [{"digest": str(digest), "size": 1} for digest in digests]
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"manifests": described(A, B)}, Children(manifests=(A, B))),
+        ({"config": described(A)[0], "layers": described(B, C)}, Children(blobs=(A, B, C))),
+        ({"fsLayers": [{"blobSum": str(A)}, {"blobSum": str(B)}]}, Children(blobs=(A, B))),
+        ({"config": described(A)[0], "layers": []}, Children(blobs=(A,))),
+        ({"subject": described(A)[0], "manifests": []}, Children()),
+        # Content that cannot be held against its digest is never cached.
+        ({"manifests": described("md5:abc")}, Children()),
+    ],
+)
+def test_what_a_manifest_refers_to(document: dict[str, Any], expected: Children) -> None:
+    assert children(json.dumps(document).encode()) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"manifests":' * 50_000,
+        b"[]",
+        b"null",
+        b"1" * 5000,
+        b'{"manifests": {"digest": 1}, "layers": 3, "config": [], "fsLayers": "x"}',
+        b'{"manifests": [null, 1, "sha256:", [], {}, {"digest": null}, {"digest": "sha256:12"}]}',
+        b'{"manifests": [{"digest": "\\ud800"}]}',
+        b'{"layers": [[[]]], "config": {"digest": ["sha256:x"]}}',
+    ],
+)
+def test_what_is_no_manifest_refers_to_nothing(content: bytes) -> None:
+    assert children(content) == Children()
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text() | st.just(str(A)),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["digest", "layers", "manifests", "x"]), inner),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["manifests", "config", "layers", "fsLayers"]), JSON))
+def test_any_json_is_survived(document: dict[str, Any]) -> None:
+    found = children(json.dumps(document).encode())
+    assert {*found.manifests, *found.blobs} <= {A}
+
+
+def test_an_index_reaches_all_of_its_images(tmp_path: Path) -> None:
+    multi = make_index(tmp_path / "layout")
+    store = Store(multi.layout)
+    expected = {multi.index.digest, *(image.manifest.digest for image in multi.images)}
+    expected |= {blob.digest for blob in multi.blobs}
+    reached = [str(digest) for digest in reach(store, Digest.parse(multi.index.digest))]
+    assert set(reached) == expected
+    assert len(reached) == len(expected), "each once"
+
+
+def test_what_is_missing_is_named_but_not_followed(tmp_path: Path) -> None:
+    multi = make_index(tmp_path / "layout")
+    store = Store(multi.layout)
+    gone = multi.images[0]
+    store.remove(Digest.parse(gone.manifest.digest))
+    reached = {str(digest) for digest in reach(store, Digest.parse(multi.index.digest))}
+    assert gone.manifest.digest in reached
+    assert not {blob.digest for blob in gone.blobs} & reached
+    assert {blob.digest for blob in multi.images[1].blobs} < reached
+
+
+def test_layers_are_not_taken_for_manifests(tmp_path: Path) -> None:
+    """Whoever builds an image could otherwise reach anything by a layer that is JSON."""
+    store = Store(tmp_path / "cache")
+    layer = json.dumps({"manifests": described(A)}).encode()
+    image = json.dumps({"config": described(C)[0], "layers": described(Digest.of(layer))}).encode()
+    for content in layer, image:
+        store.add(Digest.of(content), content)
+    assert set(reach(store, Digest.of(image))) == {Digest.of(image), Digest.of(layer), C}
+
+
+def test_an_image_alone(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "layout")
+    reached = {str(digest) for digest in reach(Store(image.layout), Digest.parse(image.manifest.digest))}
+    assert reached == {image.manifest.digest, *(blob.digest for blob in image.blobs)}
