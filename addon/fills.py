@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mirrortap")
 
 # Seconds that a cache which could not be written is left alone.
-_REST = 10.0
+_REST = 3.0
 
 
 class Fills:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mirrortap")
 
 # Seconds between two looks at the space; at least, and at most while nobody asks for one.
-_PAUSE = 1.0
+_PAUSE = 0.2
 _INTERVAL = 10.0
 # Seconds after which the files are looked through for what is not known.
 _RECONCILING = 3600.0

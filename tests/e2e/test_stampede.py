@@ -41,7 +41,8 @@ def test_a_stampede_is_one_download(loop_thread: LoopThread, tmp_path: Path) -> 
     bulk = loop_thread.enter(Bulk(count=1, size=256 * MIB))
     # The download stops in its middle until every client has had its first byte.
     half, everybody = 128 * MIB, threading.Event()
-    wire = loop_thread.enter(Wire(bulk.endpoint, hold_at=half))
+    wire = loop_thread.enter(Wire(bulk.endpoint))
+    wire.hold_at(half)
     (digest,) = bulk.digests
     config = toml({"docker.io": {"mirrors": [wire.endpoint], "fallback": False}, wire.endpoint: {"http": True}})
 

@@ -18,15 +18,14 @@ class Wire:
         await wire.refuse()  # there is nobody any more
 
     `carried` counts the bytes that came back. `dies_after`: once they are so many, every connection ends and none is
-    accepted any more, as when a process dies. `hold_at`: it holds itself before they are more, unless it
-    was released by then.
+    accepted any more, as when a process dies.
     """
 
-    def __init__(self, endpoint: str, *, dies_after: int | None = None, hold_at: int | None = None) -> None:
+    def __init__(self, endpoint: str, *, dies_after: int | None = None) -> None:
         host, _, port = endpoint.rpartition(":")
         self._to = host, int(port)
         self._dies_after = dies_after
-        self._hold_at = hold_at
+        self._hold_at: int | None = None
         self.carried = 0
         self.connections = 0
         self.dead = False
@@ -48,6 +47,10 @@ class Wire:
 
     def hold(self) -> None:
         self._open.clear()
+
+    def hold_at(self, carried: int) -> None:
+        """Before there are more bytes than that, unless it is released by then."""
+        self._hold_at = carried
 
     def release(self) -> None:
         self._hold_at = None
