@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 from addon import oci, reply
 from addon.body import BodyCut, FileBody, RelayedBody, SparedBody, VerifiedBody
-from addon.download import Download
 from addon.journal import Seldom
 from addon.oci import Digest, Manifest
 from addon.reply import Reply, Request, Served
-from addon.sources import NotFound
+from addon.upstream.download import Download
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
-    from addon.access import Links
     from addon.body import Body
+    from addon.cache.access import Links
+    from addon.cache.contents import Contents
+    from addon.cache.index import Index
     from addon.config.model import Pace
-    from addon.contents import Contents
     from addon.fill import Fill
     from addon.fills import Fills
-    from addon.index import Index
     from addon.oci import Blob
-    from addon.sources import Search, Sources
-    from addon.upstream import Response
+    from addon.upstream.client import Response
+    from addon.upstream.sources import Search, Sources
 
 log = logging.getLogger("mirrortap")
 

@@ -10,25 +10,26 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon import oci, reply, routing
+from addon import oci, reply
 from addon.oci import Digest, Manifest, OciError
 from addon.patience import Patience
 from addon.questions import Questions
 from addon.reply import Reply, Request, Served
-from addon.sources import NotFound
-from addon.upstream import EndpointError
+from addon.upstream import routing
+from addon.upstream.client import EndpointError
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from addon.access import Links
     from addon.by_digest import ByDigest
-    from addon.contents import Contents
-    from addon.index import Index
+    from addon.cache.access import Links
+    from addon.cache.contents import Contents
+    from addon.cache.index import Index
+    from addon.cache.tags import Tags
     from addon.questions import Question
-    from addon.sources import Sources
-    from addon.tags import Tags
-    from addon.upstream import Response
+    from addon.upstream.client import Response
+    from addon.upstream.sources import Sources
 
     _Key = tuple[str, str, str, frozenset[str]]  # registry, repository, tag, manifest types accepted
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from addon import oci, reply, routing
+from addon import oci, reply
 from addon.body import BodyCut
 from addon.by_digest import ByDigest
 from addon.by_tag import ByTag
-from addon.index import Index
+from addon.cache.index import Index
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
 from addon.relay import Relay
-from addon.routing import Attempt, Verdict
-from addon.sources import NotFound, Sources
-from addon.upstream import EndpointError
+from addon.upstream import routing
+from addon.upstream.client import EndpointError
+from addon.upstream.routing import Attempt, Verdict
+from addon.upstream.sources import NotFound, Sources
 
 if TYPE_CHECKING:
-    from addon.access import Links
+    from addon.cache.access import Links
+    from addon.cache.contents import Contents
+    from addon.cache.store import Store
+    from addon.cache.tags import Tags
     from addon.config.model import Config
-    from addon.contents import Contents
     from addon.fills import Fills
     from addon.reply import Reply, Request
-    from addon.store import Store
-    from addon.tags import Tags
-    from addon.upstream import Upstream
+    from addon.upstream.client import Upstream
 
 log = logging.getLogger("mirrortap")
 

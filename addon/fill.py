@@ -9,20 +9,20 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SparedBody, VerifiedBody
-from addon.download import Download
-from addon.partial import Claim, DigestMismatch, Facts
-from addon.sources import NotFound
-from addon.upstream import EndpointError
+from addon.cache.partial import Claim, DigestMismatch, Facts
+from addon.upstream.client import EndpointError
+from addon.upstream.download import Download
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addon.body import Body
+    from addon.cache.partial import Partial
+    from addon.cache.store import Store
     from addon.config.model import Pace
     from addon.oci import Digest
-    from addon.partial import Partial
-    from addon.sources import Search
-    from addon.store import Store
+    from addon.upstream.sources import Search
 
     Question = Callable[[], Search]
 

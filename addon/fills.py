@@ -14,10 +14,10 @@ from addon.journal import Seldom
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from addon.cache.store import Store
     from addon.config.model import Pace
     from addon.fill import Question
     from addon.oci import Digest
-    from addon.store import Store
 
 log = logging.getLogger("mirrortap")
 

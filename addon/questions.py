@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from addon.body import BodyCut
-from addon.sources import NotFound
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

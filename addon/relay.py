@@ -6,19 +6,20 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from addon import reply, routing
+from addon import reply
 from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
 from addon.patience import Lately
 from addon.reply import Reply, Request, Served
-from addon.upstream import EndpointError
+from addon.upstream import routing
+from addon.upstream.client import EndpointError
 
 if TYPE_CHECKING:
     from addon.body import Body
     from addon.config.model import Endpoint
     from addon.oci import Blob, Manifest
-    from addon.upstream import Response, Upstream
+    from addon.upstream.client import Response, Upstream
 
 # What of a client's pull means something to the origin.
 _PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})

@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from addon import database, rebuild
-from addon.access import Links
+from addon.cache import database, rebuild
+from addon.cache.access import Links
+from addon.cache.contents import Contents
+from addon.cache.janitor import Janitor
+from addon.cache.pins import Pins
+from addon.cache.store import Store, StoreError
+from addon.cache.tags import Tags
 from addon.config import buildkit
 from addon.config.model import ConfigError
-from addon.contents import Contents
 from addon.engine import Engine
 from addon.fills import Fills
-from addon.janitor import Janitor
-from addon.pins import Pins
-from addon.store import Store, StoreError
-from addon.tags import Tags
-from addon.upstream import Upstream
+from addon.upstream.client import Upstream
 from ca.authority import Authority, AuthorityError
 
 _THREADS = 64  # at most; they are made when they are needed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from addon import routing
 from addon.config import wellknown
+from addon.upstream import routing
 
 if TYPE_CHECKING:
     from addon.config.model import Rule

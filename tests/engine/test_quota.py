@@ -11,10 +11,10 @@ import pytest
 from support.config import QUICK
 from support.faults import Headers, Held, NoDigest, Status
 
-from addon import routing
 from addon.oci import Blob, Digest, Manifest
-from addon.sources import NotFound, Sources
-from addon.upstream import Upstream
+from addon.upstream import routing
+from addon.upstream.client import Upstream
+from addon.upstream.sources import NotFound, Sources
 from engine.harness import NAME, REGISTRY, TAG, blob, manifest
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from support.registry import FakeRegistry
 
     from addon.config.model import Config, Rule
-    from addon.sources import Search
+    from addon.upstream.sources import Search
     from engine.conftest import Setup
 
 FEW = Headers({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "3;w=21600"})

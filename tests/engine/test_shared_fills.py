@@ -10,9 +10,9 @@ from support.faults import Corrupt, Slow, Status
 from support.images import sha256
 
 from addon.body import BodyCut
+from addon.cache.partial import Claim, Facts
+from addon.cache.store import Store
 from addon.oci import Digest
-from addon.partial import Claim, Facts
-from addon.store import Store
 from engine.harness import NAME, REGISTRY, blob, manifest, read
 from engine.test_coalescing import unread
 

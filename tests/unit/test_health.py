@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addon.config.model import Endpoint
-from addon.health import Health
 from addon.oci import Digest
+from addon.upstream.health import Health
 
 FIRST, SECOND, THIRD = (Endpoint(name, f"https://{name}") for name in ("a.io", "b.io", "c.io"))
 ALL = (FIRST, SECOND, THIRD)

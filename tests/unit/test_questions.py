@@ -9,7 +9,7 @@ import pytest
 
 from addon.body import BodyCut
 from addon.questions import Questions
-from addon.sources import NotFound
+from addon.upstream.sources import NotFound
 
 
 async def ended() -> None:

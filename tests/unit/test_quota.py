@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from addon.config.model import Endpoint
-from addon.quota import Quota, Quotas, quota, wait
+from addon.upstream.quota import Quota, Quotas, quota, wait
 
 HUB = Endpoint("docker.io", "https://registry-1.docker.io", is_origin=True)
 NEAR = Endpoint("near.example", "https://near.example")

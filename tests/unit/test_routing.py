@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon import routing
 from addon.config.model import Endpoint, Rule
 from addon.oci import Blob, Digest, Manifest, OciError
-from addon.routing import Attempt, Verdict, judge, most_telling
+from addon.upstream import routing
+from addon.upstream.routing import Attempt, Verdict, judge, most_telling
 
 NEAR = Endpoint("near.example", "https://near.example")
 FAR = Endpoint("far.example:5000/hub", "https://far.example:5000", "hub")

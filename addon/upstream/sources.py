@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from addon import oci, quota, routing
-from addon.health import Health
+from addon import oci
 from addon.oci import Digest, Manifest
-from addon.quota import Quotas
-from addon.race import Race
-from addon.routing import Attempt, Verdict
-from addon.upstream import EndpointError
+from addon.upstream import quota, routing
+from addon.upstream.client import EndpointError
+from addon.upstream.health import Health
+from addon.upstream.quota import Quotas
+from addon.upstream.race import Race
+from addon.upstream.routing import Attempt, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from addon.config.model import Config, Endpoint, Rule
     from addon.oci import Blob
-    from addon.upstream import Headers, Response, Upstream
+    from addon.upstream.client import Headers, Response, Upstream
 
 log = logging.getLogger("mirrortap")
 

@@ -7,8 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from addon.store import Store
-    from addon.tags import Tags
+    from addon.cache.store import Store
+    from addon.cache.tags import Tags
 
 log = logging.getLogger("mirrortap")
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addon.cache.partial import Claim, DigestMismatch, Partial, replace, sync_folder
 from addon.oci import MAX_MANIFEST, Digest, OciError, media_type
-from addon.partial import Claim, DigestMismatch, Partial, replace, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

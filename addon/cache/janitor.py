@@ -12,19 +12,20 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from addon import eviction, journal, pins, verify
-from addon.eviction import Disk
+from addon import journal
+from addon.cache import eviction, pins, verify
+from addon.cache.eviction import Disk
 from addon.journal import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from addon.cache.contents import Contents, Entry
+    from addon.cache.pins import Pins
+    from addon.cache.store import File, Store
     from addon.config.model import Space
-    from addon.contents import Contents, Entry
     from addon.oci import Digest
-    from addon.pins import Pins
-    from addon.store import File, Store
 
 log = logging.getLogger("mirrortap")
 

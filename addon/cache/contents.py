@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon import database
+from addon.cache import database
 from addon.oci import Digest
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from addon.store import File, Store
+    from addon.cache.store import File, Store
 
 log = logging.getLogger("mirrortap")
 

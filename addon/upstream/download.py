@@ -7,14 +7,14 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from addon.sources import NotFound
-from addon.upstream import EndpointError
+from addon.upstream.client import EndpointError
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from addon.config.model import Endpoint, Pace
     from addon.oci import Digest
-    from addon.sources import Search
-    from addon.upstream import Response
+    from addon.upstream.client import Response
+    from addon.upstream.sources import Search
 
 log = logging.getLogger("mirrortap")
 

@@ -16,8 +16,8 @@ import certifi
 from yarl import URL
 
 from addon import __version__
-from addon.challenge import Bearer, bearer
 from addon.config.model import Config, Endpoint, Tls, host_of
+from addon.upstream.challenge import Bearer, bearer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
