@@ -184,7 +184,7 @@ class Fill:
 
     async def _run(self, store: Store) -> Outcome | None:
         """None when the file was thrown away by another process before anything of it was shown."""
-        self._partial = partial = await _finish(store.begin, self.digest)
+        self._partial = partial = await finish(store.begin, self.digest)
         while (claim := partial.claim()) is Claim.TAKEN:
             await self._follow(partial)
         match claim:
@@ -213,7 +213,7 @@ class Fill:
 
     async def _download(self, partial: Partial) -> None:
         """All of it, or what is missing, from one endpoint or several; verified, then stored."""
-        begun = await _finish(partial.resumable)
+        begun = await finish(partial.resumable)
         download = Download(self._question(), self._pace, begun)
         try:
             await download.open()
@@ -222,9 +222,9 @@ class Fill:
                 raise
             # Whoever was killed may have left more than there is.
             if self._opened.done():
-                await _finish(partial.drop)
+                await finish(partial.drop)
                 raise DigestMismatch("what another worker left of it is of no use") from None
-            await _finish(partial.restart)
+            await finish(partial.restart)
             begun = 0
             download = Download(self._question(), self._pace)
             await download.open()
@@ -232,7 +232,7 @@ class Fill:
             facts = Facts(*self._asker, download.source, download.size, download.media_type)
             await self._write(download, partial, facts)
         except DigestMismatch:
-            await _finish(partial.drop)
+            await finish(partial.drop)
             # What a killed process left may be what was wrong.
             if not begun:
                 download.blame(self.digest)
@@ -241,21 +241,19 @@ class Fill:
             await download.close()
         # Readers need not wait until the disk has it too.
         await self._moved(partial.written, verified=True)
-        await _finish(partial.announce, replace(facts, verified=True))
-        await _finish(partial.commit)
+        await finish(partial.announce, replace(facts, verified=True))
+        await finish(partial.commit)
 
     async def _write(self, download: Download, partial: Partial, facts: Facts) -> None:
-        if self._opened.done() and facts.size not in (None, self.size):
-            raise EndpointError(f"has it with {facts.size} bytes, not {self.size}")
-        await _finish(partial.announce, facts)
+        await finish(partial.announce, facts)
         # An announced length of 0 would make the answer complete before anything is verified.
         if facts.size != 0:
             self._know(facts)
         await self._moved(download.offset)
-        await _finish(partial.take_in)
+        await finish(partial.take_in)
         while piece := await download.read():
             self.source = download.source
-            await _finish(partial.write, piece)
+            await finish(partial.write, piece)
             await self._moved(partial.written)
         partial.verify()
         self._know(facts)
@@ -307,7 +305,7 @@ class _Reading:
             fill.left()
 
 
-async def _finish[T](work: Callable[..., T], *args: object) -> T:
+async def finish[T](work: Callable[..., T], *args: object) -> T:
     """Runs `work` in a thread, to its end even when cancelled: its file must not be closed under it."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *args))
     try:
