@@ -33,11 +33,12 @@ _PAGE = 256
 
 @dataclass(frozen=True)
 class Entry:
-    """Content, its size in bytes, and when it was last used (seconds since the epoch)."""
+    """Content, its size in bytes, and when it was last used and checked (seconds since the epoch)."""
 
     digest: Digest
     size: int
     used: float
+    checked: float
 
 
 class Contents:
@@ -130,7 +131,7 @@ class Contents:
 
     def evicted(self, entries: Iterable[Entry]) -> None:
         """They are not here any more, unless they have been downloaded anew meanwhile."""
-        self._forget((str(entry.digest), entry.used) for entry in entries)
+        self._forget((str(entry.digest), entry.checked) for entry in entries)
 
     def forget(self, digest: Digest) -> None:
         """It is not here any more."""
@@ -144,8 +145,8 @@ class Contents:
             database.write_all(self._database, "UPDATE content SET used = ? WHERE digest = ?", rows)
 
     def known(self) -> dict[str, float]:
-        """What the table has: digests, and when they were used."""
-        return dict(database.read(self._database, "SELECT digest, used FROM content"))
+        """What the table has: digests, and when they were checked."""
+        return dict(database.read(self._database, "SELECT digest, checked FROM content"))
 
     def reconcile(self, known: dict[str, float], files: Iterable[File]) -> int:
         """Takes in those files that were not known, and forgets what is not among them. Returns how many are new.
@@ -154,9 +155,9 @@ class Contents:
         """
         here = {str(file.digest): file for file in files}
         now = self._clock()
-        new = [(f.digest, f.size, min(f.modified, now)) for digest, f in here.items() if digest not in known]
+        new = [(f.digest, f.size, f.modified) for digest, f in here.items() if digest not in known]
         self._take_in(new)
-        self._forget((digest, used) for digest, used in known.items() if digest not in here)
+        self._forget((digest, checked) for digest, checked in known.items() if digest not in here)
         # Else what was used or checked before the clock was set back would be so for ever.
         database.write(
             self._database,
@@ -166,8 +167,8 @@ class Contents:
         return len(new)
 
     def _forget(self, rows: Iterable[tuple[str, float]]) -> None:
-        # What was used since, another process has: it has downloaded it anew.
-        database.write_all(self._database, "DELETE FROM content WHERE digest = ? AND used = ?", rows)
+        # What was checked since, another process has downloaded anew.
+        database.write_all(self._database, "DELETE FROM content WHERE digest = ? AND checked = ?", rows)
 
     def _take_in(self, files: Iterable[tuple[Digest, int, float]]) -> None:
         database.write_all(
@@ -197,12 +198,13 @@ class Contents:
         last = (-math.inf, "")
         while rows := database.read(
             self._database,
-            "SELECT digest, size, used FROM content WHERE (used, digest) > (?, ?) ORDER BY used, digest LIMIT ?",
+            "SELECT digest, size, used, checked FROM content"
+            " WHERE (used, digest) > (?, ?) ORDER BY used, digest LIMIT ?",
             (*last, _PAGE),
         ):
-            for digest, size, used in rows:
+            for digest, size, used, checked in rows:
                 last = (used, digest)
-                yield Entry(Digest.parse(digest), size, used)
+                yield Entry(Digest.parse(digest), size, used, checked)
 
     def unchecked(self, age: float) -> Digest | None:
         """What was not checked for longest, if that is at least `age` seconds."""

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS content (
     used REAL,          -- when it was last served, seconds since the epoch
     checked REAL        -- when its bytes were last held against its digest
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS content_used ON content (used, digest, size);
+CREATE INDEX IF NOT EXISTS content_used ON content (used, digest);
 CREATE INDEX IF NOT EXISTS content_checked ON content (checked);
 CREATE TABLE IF NOT EXISTS pin (      -- what is never evicted: REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST
     reference TEXT PRIMARY KEY

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mirrortap")
 
-# Seconds between two looks at the space; at least, and at most while nobody asks for one.
-_PAUSE = 0.2
+# Seconds between two looks at the space while nobody asks for one.
 _INTERVAL = 10.0
+# A look is followed by a pause of so many times its length, so that many small downloads do not keep it looking.
+_PAUSE = 10
 # Seconds after which the files are looked through for what is not known.
 _RECONCILING = 3600.0
 # Seconds that what is left of a download is worth resuming.
@@ -92,8 +93,9 @@ class Janitor:
     async def _watch_space(self) -> None:
         while not self._stopping.is_set():
             self._nudged.clear()
+            begun = time.monotonic()
             await self.make_room()
-            await _wait(self._stopping, _PAUSE)
+            await _wait(self._stopping, min(_PAUSE * (time.monotonic() - begun), _INTERVAL))
             await _wait(self._nudged, _INTERVAL)
 
     async def make_room(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.config import QUICK
-from support.faults import Slow, Status
+from support.faults import NoDigest, Slow, Status
 
 from addon.cache.reference import Reference
 from addon.cache.store import Store
@@ -211,6 +211,16 @@ async def test_a_pinned_tag_stays(setup: Setup, mirror: FakeRegistry, multi: Mul
     await proxy.janitor.make_room()
     assert proxy.cached() == pinned
     await pull(proxy, multi, "hit")
+
+
+async def test_a_tag_whose_registry_names_no_digest_counts(setup: Setup, mirror: FakeRegistry, image: Image) -> None:
+    mirror.add(image, NAME)
+    mirror.inject(NoDigest())
+    proxy = setup.proxy(None, mirror, space=NOTHING)
+    assert (await proxy.get(TAG)).data == image.manifest.data
+    assert proxy.cached() == {image.manifest.digest}
+    await proxy.janitor.make_room()
+    assert proxy.cached() == set()
 
 
 # --- damaged ---

@@ -199,9 +199,9 @@ def test_use_is_written_in_batches(
     assert [entry.digest for entry in contents.by_use()] == sorted((one, two, three), key=str)
     contents.flush()
     assert list(contents.by_use()) == [
-        Entry(three, 5, 1_000_000.0),
-        Entry(two, 3, 1_000_010.0),
-        Entry(one, 3, 1_000_011.0),
+        Entry(three, 5, 1_000_000.0, 1_000_000.0),
+        Entry(two, 3, 1_000_010.0, 1_000_000.0),
+        Entry(one, 3, 1_000_011.0, 1_000_000.0),
     ]
     changes = connection.total_changes
     contents.flush()
@@ -329,6 +329,13 @@ def test_what_was_downloaded_anew_meanwhile_is_not_forgotten(
     contents.evicted([entry])
     contents.reconcile(known, files)
     assert list(rows(connection)) == [str(DIGEST)]
-    (entry,), known = contents.by_use(), contents.known()
+    # Nor is what was noted down meanwhile taken for a file that nobody knows.
+    contents.reconcile({}, store.contents())
+    assert rows(connection)[str(DIGEST)][2] == clock.now
+    # Of what is gone, it is of no matter that somebody has used it.
+    (entry,) = contents.by_use()
+    clock.now += 1
+    contents.read(DIGEST, SIZE)
+    contents.flush()
     contents.evicted([entry])
     assert rows(connection) == {}

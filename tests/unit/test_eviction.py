@@ -86,7 +86,7 @@ def test_once_so_much_is_gone_nothing_more_must_go(
 
 
 def entries(*sizes: int) -> list[Entry]:
-    return [Entry(Digest.of(b"%d" % n), size, float(n)) for n, size in enumerate(sizes)]
+    return [Entry(Digest.of(b"%d" % n), size, float(n), 0.0) for n, size in enumerate(sizes)]
 
 
 def test_the_oldest_go_until_it_is_enough() -> None:

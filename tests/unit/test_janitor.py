@@ -396,8 +396,7 @@ async def test_what_is_being_checked_is_not_evicted(cache: Cache, monkeypatch: p
 # --- the task ---
 
 
-async def test_it_looks_when_it_starts_and_when_told(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(janitor, "_PAUSE", 0.0)
+async def test_it_looks_when_it_starts_and_when_told(cache: Cache) -> None:
     first = cache.add("first")
     working = cache.janitor(0)
     cache.contents.grew = working.nudge
