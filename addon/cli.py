@@ -10,7 +10,8 @@ import click
 
 from addon import __version__
 from addon.cli_cache import cache
-from addon.serve import ListenError, serve
+from addon.doors.listening import ListenError
+from addon.serve import serve
 from addon.service import Service, StartError
 
 
@@ -40,10 +41,19 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Folder of the CA and the cache.  [default: XDG data home]",
 )
-def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the work; as many as there are cores.",
+)
+@click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
+def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None, workers: int, offline: bool) -> None:
     """Run the proxy until SIGTERM."""
     try:
-        serve(Service(config, data), *listen)
+        serve(Service(config, data, offline=offline), *listen, workers)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from addon import database, journal, pins, verify
+from addon import journal
+from addon.cache import database, pins, verify
+from addon.cache.contents import Contents
+from addon.cache.pins import Pins
+from addon.cache.reference import BadReference, Reference
+from addon.cache.store import Store, StoreError
+from addon.cache.tags import Tags
 from addon.config import wellknown
-from addon.contents import Contents
-from addon.pins import Pins
-from addon.reference import BadReference, Reference
 from addon.service import default_data
-from addon.store import Store, StoreError
-from addon.tags import Tags
 
 if TYPE_CHECKING:
     import sqlite3

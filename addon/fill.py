@@ -9,20 +9,20 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SparedBody, VerifiedBody
-from addon.download import Download
-from addon.partial import Claim, DigestMismatch, Facts
-from addon.sources import NotFound
-from addon.upstream import EndpointError
+from addon.cache.partial import Claim, DigestMismatch, Facts
+from addon.upstream.client import EndpointError
+from addon.upstream.download import Download
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addon.body import Body
-    from addon.download import Pace
+    from addon.cache.partial import Partial
+    from addon.cache.store import Store
+    from addon.config.model import Pace
     from addon.oci import Digest
-    from addon.partial import Partial
-    from addon.sources import Search
-    from addon.store import Store
+    from addon.upstream.sources import Search
 
     Question = Callable[[], Search]
 
@@ -50,12 +50,13 @@ class Fill:
     def __init__(self, digest: Digest, repository: tuple[str, str], question: Question, pace: Pace) -> None:
         self.digest = digest
         self.repository = repository  # (registry, repository) that is known to hold it
+        self.sparing = False  # whether it is asked for only where no rate limit is used up by that
         self._asker = repository
         self.source = ""  # the endpoint's name
         self.size: int | None = None
         self.media_type: str | None = None
         self.verified = False
-        self.trouble = ""  # what was wrong with the cache
+        self.trouble: OSError | None = None  # what was wrong with the cache
         self.unwanted: Callable[[], None] = lambda: None  # called when the last reader has left
         self.readers = 0
         self._question = question
@@ -93,9 +94,12 @@ class Fill:
 
     def _showable(self) -> int:
         match self._failure:
+            case None if self.verified:
+                return self._written
             case None:
                 # The last byte is held back until the digest is right: a client must never hold a complete wrong blob.
-                return self._written if self.verified else max(0, self._written - 1)
+                written = self._written if self.size is None else min(self._written, self.size)
+                return max(0, written - 1)
             case CacheFailed():
                 return self._written
             case _:
@@ -157,7 +161,7 @@ class Fill:
         except NotFound as missing:
             await self._fail(BodyCut(f"no endpoint has the rest of {self.digest}"), missing)
         except OSError as error:
-            self.trouble = error.strerror or str(error)
+            self.trouble = error
             await self._fail(CacheFailed(f"the cache cannot be written: {error.strerror}"), error)
             return Outcome.UNWRITABLE
         except asyncio.CancelledError:
@@ -180,7 +184,7 @@ class Fill:
 
     async def _run(self, store: Store) -> Outcome | None:
         """None when the file was thrown away by another process before anything of it was shown."""
-        self._partial = partial = await _finish(store.begin, self.digest)
+        self._partial = partial = await finish(store.begin, self.digest)
         while (claim := partial.claim()) is Claim.TAKEN:
             await self._follow(partial)
         match claim:
@@ -209,7 +213,7 @@ class Fill:
 
     async def _download(self, partial: Partial) -> None:
         """All of it, or what is missing, from one endpoint or several; verified, then stored."""
-        begun = await _finish(partial.resumable)
+        begun = await finish(partial.resumable)
         download = Download(self._question(), self._pace, begun)
         try:
             await download.open()
@@ -217,7 +221,10 @@ class Fill:
             if not begun:
                 raise
             # Whoever was killed may have left more than there is.
-            await _finish(partial.restart)
+            if self._opened.done():
+                await finish(partial.drop)
+                raise DigestMismatch("what another worker left of it is of no use") from None
+            await finish(partial.restart)
             begun = 0
             download = Download(self._question(), self._pace)
             await download.open()
@@ -225,7 +232,7 @@ class Fill:
             facts = Facts(*self._asker, download.source, download.size, download.media_type)
             await self._write(download, partial, facts)
         except DigestMismatch:
-            partial.drop()
+            await finish(partial.drop)
             # What a killed process left may be what was wrong.
             if not begun:
                 download.blame(self.digest)
@@ -234,21 +241,19 @@ class Fill:
             await download.close()
         # Readers need not wait until the disk has it too.
         await self._moved(partial.written, verified=True)
-        await _finish(partial.announce, replace(facts, verified=True))
-        await _finish(partial.commit)
+        await finish(partial.announce, replace(facts, verified=True))
+        await finish(partial.commit)
 
     async def _write(self, download: Download, partial: Partial, facts: Facts) -> None:
-        if self._opened.done() and facts.size not in (None, self.size):
-            raise EndpointError(f"has it with {facts.size} bytes, not {self.size}")
-        await _finish(partial.announce, facts)
+        await finish(partial.announce, facts)
         # An announced length of 0 would make the answer complete before anything is verified.
         if facts.size != 0:
             self._know(facts)
         await self._moved(download.offset)
-        await _finish(partial.take_in)
+        await finish(partial.take_in)
         while piece := await download.read():
             self.source = download.source
-            await _finish(partial.write, piece)
+            await finish(partial.write, piece)
             await self._moved(partial.written)
         partial.verify()
         self._know(facts)
@@ -300,7 +305,7 @@ class _Reading:
             fill.left()
 
 
-async def _finish[T](work: Callable[..., T], *args: object) -> T:
+async def finish[T](work: Callable[..., T], *args: object) -> T:
     """Runs `work` in a thread, to its end even when cancelled: its file must not be closed under it."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *args))
     try:

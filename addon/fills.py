@@ -14,24 +14,33 @@ from addon.journal import Seldom
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from addon.download import Pace
+    from addon.cache.store import Store
+    from addon.config.model import Pace
     from addon.fill import Question
     from addon.oci import Digest
-    from addon.store import Store
 
 log = logging.getLogger("mirrortap")
 
 # Seconds that a cache which could not be written is left alone.
-_REST = 10.0
+_REST = 3.0
 
 
 class Fills:
-    """The fills that are running here. `keep_from` is the share (0 to 1) from which on one goes on without readers."""
+    """The fills that are running here. `keep_from` is the share (0 to 1) from which on one goes on without readers;
+    `write_failed` hears of it when the cache cannot be written."""
 
-    def __init__(self, store: Store, pace: Pace, keep_from: float, grace: float = 5.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pace: Pace,
+        keep_from: float,
+        write_failed: Callable[[OSError], None],
+        grace: float = 5.0,
+    ) -> None:
         self._store = store
         self._pace = pace
         self._keep_from = keep_from
+        self._write_failed = write_failed
         self._grace = grace  # seconds that a client which broke off gets to come back, as containerd does
         self._running: dict[Digest, Fill] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
@@ -68,8 +77,11 @@ class Fills:
             match outcome:
                 case Outcome.STORED:
                     filled()
-                case Outcome.UNWRITABLE:
-                    self._seldom.warning("%s cannot be written: %s; serving past it", self._store.folder, fill.trouble)
+                case Outcome.UNWRITABLE if fill.trouble:
+                    self._write_failed(fill.trouble)
+                    self._seldom.warning(
+                        "%s cannot be written: %s; serving past it", self._store.folder, fill.trouble.strerror
+                    )
                     self._rested = time.monotonic() + _REST
                 case Outcome.LIED if tries > 1 and not self.running(digest):
                     # Whoever lied is asked last now.

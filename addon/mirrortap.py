@@ -2,6 +2,7 @@
 
 --set mirrortap_config=FILE   mirrors and registries, in buildkitd.toml's format (default: built in)
 --set mirrortap_data=DIR      the CA and the cache (default: the XDG data home)
+--set mirrortap_offline=true  serve what is cached and connect to nothing
 """
 
 from __future__ import annotations
@@ -32,15 +33,20 @@ class Mirrortap:
     def load(self, loader: Loader) -> None:
         loader.add_option("mirrortap_config", str, "", "The configuration file, in buildkitd.toml's format.")
         loader.add_option("mirrortap_data", str, "", "The folder of the CA and the cache.")
+        loader.add_option("mirrortap_offline", bool, False, "Serve what is cached and connect to nothing.")
 
     def configure(self, updated: set[str]) -> None:
-        if not updated & {"mirrortap_config", "mirrortap_data"}:
+        if not updated & {"mirrortap_config", "mirrortap_data", "mirrortap_offline"}:
             return
         if self._door:
             raise exceptions.OptionsError("mirrortap reads its options once: restart to change them")
-        config, data = ctx.options.mirrortap_config, ctx.options.mirrortap_data
+        config, data, offline = (
+            ctx.options.mirrortap_config,
+            ctx.options.mirrortap_data,
+            ctx.options.mirrortap_offline,
+        )
         try:
-            service = Service(Path(config) if config else None, Path(data) if data else None)
+            service = Service(Path(config) if config else None, Path(data) if data else None, offline=offline)
         except StartError as error:
             # mitmproxy would log a traceback and, in mitmweb, go on without us.
             print(f"mirrortap: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,19 +10,23 @@ from addon import reply
 from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
+from addon.patience import Lately
 from addon.reply import Reply, Request, Served
-from addon.upstream import EndpointError
+from addon.upstream import routing
+from addon.upstream.client import EndpointError
 
 if TYPE_CHECKING:
     from addon.body import Body
     from addon.config.model import Endpoint
     from addon.oci import Blob, Manifest
-    from addon.upstream import Response, Upstream
+    from addon.upstream.client import Response, Upstream
 
 # What of a client's pull means something to the origin.
 _PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})
 # The connection's own, or already dealt with: the client has been told to continue.
 _NOT_RELAYED = frozenset({"host", "expect"})
+# Seconds until the origins must be connected to for a ping; and that they are not asked again when that failed.
+_PING_CONNECT, _PING_REST = 2.0, 5.0
 
 
 class Relay:
@@ -29,6 +34,11 @@ class Relay:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        self._failing: Lately[str] = Lately(_PING_REST)  # registries whose origin did not answer a ping
+
+    def failing(self, registry: str) -> bool:
+        """Whether the registry's origin has just failed to answer a ping."""
+        return self._failing.has(registry, time.monotonic())
 
     async def pull(self, request: Request, asked: Manifest | Blob, origin: Endpoint) -> Reply:
         """Content, or the challenge, that the origin gives this client. Raises EndpointError."""
@@ -44,20 +54,26 @@ class Relay:
 
     async def ping(self, request: Request) -> Reply:
         """The origin's own answer, for clients learn from it how to log in; ours only when it can give none."""
-        try:
-            response = await self._to_origin(request)
-        except EndpointError:
-            pass
-        else:
-            if response.status < 500 and response.status != 429:
-                return await _passed_on(request, response)
-            await response.close()
+        rule = request.rule
+        if rule.origins and not self.failing(rule.registry):
+            try:
+                # Whoever is there may take long to answer, but not to be connected to.
+                response = await self._to_origin(request, _PING_CONNECT / len(rule.origins))
+            except EndpointError:
+                self._failing.note(rule.registry, time.monotonic())
+            else:
+                if response.status < 500 and response.status != 429:
+                    return await _passed_on(request, response)
+                await response.close()
         headers = [("Content-Type", "application/json"), ("Content-Length", "2"), reply.API_VERSION]
-        served = Served("in place of", request.rule.registry)
+        served = Served("in place of", rule.registry)
         return reply.ours(200, headers, b"" if request.method == "HEAD" else b"{}", served, request)
 
     async def pass_on(self, request: Request) -> Reply:
         """Everything that is the origin's own business, as the client wrote it. Raises OciError."""
+        if request.rule.offline:
+            path = request.target.partition("?")[0]
+            raise routing.offline(f"{request.method} {path} is the registry's own business", request.rule.registry)
         if not request.rule.origins:
             message = f"{request.rule.registry} is served from mirrors only (fallback = false): it can be pulled from"
             raise OciError(403, "DENIED", message)
@@ -66,7 +82,7 @@ class Relay:
         except EndpointError as error:
             raise OciError(502, "UNAVAILABLE", str(error)) from None
 
-    async def _to_origin(self, request: Request) -> Response:
+    async def _to_origin(self, request: Request, connect: float | None = None) -> Response:
         if not request.target.startswith("/") or not request.target.isascii():
             # It becomes part of a URL: nothing but a path may (RFC 9112, 3.2.1).
             raise OciError(400, "UNSUPPORTED", "the request's target is not a path")
@@ -76,7 +92,9 @@ class Relay:
         problem = EndpointError("the origin is never asked")
         for origin in request.rule.origins:
             try:
-                return await self._upstream.relay(origin, request.method, request.target, headers, request.body)
+                return await self._upstream.relay(
+                    origin, request.method, request.target, headers, request.body, connect=connect
+                )
             except EndpointError as error:
                 problem = EndpointError(f"{origin.name}: {error}")
                 if request.body is not None:  # it cannot be sent twice

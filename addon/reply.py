@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from addon import ranges
+from addon.multipart import ByteRanges, content_range
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -122,21 +123,27 @@ async def content(
     served: Served,
     body: Callable[[int, int | None], Awaitable[Body]],
 ) -> Reply:
-    """Content of `size` bytes, of which `body(start, end)` gives slices: 200, 206 or 416 (RFC 9110, section 14)."""
+    """Content of `size` bytes, of which `body(start, end)` opens slices: 200, 206 or 416 (RFC 9110, section 14).
+
+    Raises what `body` raises, except for the parts of a multipart reply: they are opened while it is read.
+    """
     headers = describing(digest, size, media_type)
     if request.method == "HEAD":
         return ours(200, headers, b"", served, request)
-    part = None
+    slices = None
     if size is not None and request.header("if-range") in (None, _etag(digest)):
         try:
-            part = ranges.single(request.header("range"), size)
+            slices = ranges.parse(request.header("range"), size)
         except ranges.Unsatisfiable:
             headers = [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
             return ours(416, headers, b"", served, request)
-    if part is None:
+    if size is None or slices is None:
         return ours(200, headers, await body(0, size), served, request)
-    start, end = part
-    headers = [*describing(digest, end - start, media_type), ("Content-Range", f"bytes {start}-{end - 1}/{size}")]
+    if len(slices) > 1:
+        parts = ByteRanges(slices, size, media_type, body)
+        return ours(206, describing(digest, parts.length, parts.media_type), parts, served, request)
+    ((start, end),) = slices
+    headers = [*describing(digest, end - start, media_type), ("Content-Range", content_range(start, end, size))]
     return ours(206, headers, await body(start, end), served, request)
 
 

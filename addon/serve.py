@@ -9,7 +9,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from mitmproxy import ctx
 from mitmproxy.addons.core import Core
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -17,65 +16,90 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from addon import welcome
+from addon.doors.listening import bind, listen
 from addon.doors.proxy import ProxyDoor
+from addon.workers import supervise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from addon.doors.listening import Listener
     from addon.service import Service
+    from addon.workers import Worker
+
+log = logging.getLogger("mirrortap")
 
 
-class ListenError(Exception):
-    """The proxy's address cannot be listened on."""
+class _Start:
+    """An addon that tells when mitmproxy is up."""
+
+    def __init__(self, up: Callable[[], None]) -> None:
+        self._up = up
+
+    def running(self) -> None:
+        self._up()
 
 
-class _Startup:
-    """Stops a start that went wrong, and says when it went right. mitmproxy asks the addon of this name."""
+def serve(service: Service, host: str, port: int, workers: int) -> None:
+    """Serves until SIGTERM or SIGINT, in this process or, if more than one are asked for, in `workers` forks of it.
 
-    name = "errorcheck"
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def shutdown_if_errored(self) -> None:
-        for server in ctx.master.addons.get("proxyserver").servers:
-            if isinstance(problem := server.last_exception, OSError):
-                where = f"{ctx.options.listen_host}:{ctx.options.listen_port}"
-                # Negative numbers are those of name resolution.
-                number = problem.errno or 0
-                why = os.strerror(number) if number > 0 else "there is no such address"
-                raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with --listen")
-
-    def finish(self) -> None:
-        logging.getLogger("mitmproxy").setLevel(logging.ERROR)
-        (host, port, *_), *_ = ctx.master.addons.get("proxyserver").listen_addrs()
-        print(welcome.text(self._service, host, port), flush=True)
-
-
-def serve(service: Service, host: str, port: int) -> None:
-    """Serves until SIGTERM or SIGINT. Raises ListenError."""
+    Raises ListenError, and StartError when no worker comes up.
+    """
     _log_to_stderr()
-    try:
-        asyncio.run(_serve(service, host, port))
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    listeners = bind(host, port)
+
+    def greet() -> None:
+        host, port, *_ = listeners[0].getsockname()
+        print(welcome.text(service, host, port), flush=True)
+
+    def work(worker: Worker) -> None:
+        _log_to_stderr(f"worker {worker.number} ")
+        service.after_fork()
+        asyncio.run(_serve(service, listeners, lambda: _begin(worker), worker.lifeline))
+
+    def close() -> None:
+        for listener in listeners:
+            listener.close()
+
+    if workers == 1:
+        asyncio.run(_serve(service, listeners, greet))
+    else:
+        service.before_fork()
+        supervise(workers, work, ready=greet, stopping=close)
 
 
-async def _serve(service: Service, host: str, port: int) -> None:
-    options = Options()
-    master = Master(options)
+def _begin(worker: Worker) -> None:
+    log.info("is up, pid %d", os.getpid())
+    worker.up()
+
+
+async def _serve(
+    service: Service, listeners: Sequence[Listener], up: Callable[[], None], lifeline: int | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
+    master = Master(Options())
+    proxyserver = Proxyserver()
     # The door first, as scripts are: it must see a connection before mitmproxy's own NextLayer does.
-    master.addons.add(Core(), ProxyDoor(service), NextLayer(), Proxyserver(), _Startup(service))
-    options.update(listen_host=host, listen_port=port)
+    master.addons.add(Core(), ProxyDoor(service), NextLayer(), proxyserver, _Start(up))
+    await listen(proxyserver, listeners)
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, master.shutdown)
+
+    def orphaned(fd: int) -> None:
+        loop.remove_reader(fd)
+        log.error("the process that started this one is gone: stopping")
+        master.shutdown()
+
+    if lifeline is not None:
+        loop.add_reader(lifeline, orphaned, lifeline)
     await master.run()
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(whose: str = "") -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # mitmproxy has several lines for each connection, of which only what is wrong is news; and of a start that
-    # goes wrong we tell ourselves.
-    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {whose}%(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # mitmproxy has several lines for each connection, of which only what is wrong is news.
+    logging.getLogger("mitmproxy").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.ERROR)

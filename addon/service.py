@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from addon import database, rebuild
-from addon.access import Links
+from addon.cache import database, rebuild
+from addon.cache.access import Links
+from addon.cache.contents import Contents
+from addon.cache.janitor import Janitor
+from addon.cache.pins import Pins
+from addon.cache.store import Store, StoreError
+from addon.cache.tags import Tags
 from addon.config import buildkit
 from addon.config.model import ConfigError
-from addon.contents import Contents
-from addon.download import Pace
 from addon.engine import Engine
 from addon.fills import Fills
-from addon.janitor import Janitor
-from addon.pins import Pins
-from addon.store import Store, StoreError
-from addon.tags import Tags
-from addon.upstream import Upstream
+from addon.upstream.client import Upstream
 from ca.authority import Authority, AuthorityError
+
+_THREADS = 64  # at most; they are made when they are needed
 
 
 class StartError(Exception):
@@ -30,46 +33,64 @@ class StartError(Exception):
 class Service:
     """The CA, the cache and the engine of one data folder."""
 
-    def __init__(self, config_file: Path | None = None, data: Path | None = None) -> None:
-        """Reads the configuration (built in when None), opens the data folder (XDG when None). Raises StartError."""
+    def __init__(self, config_file: Path | None = None, data: Path | None = None, *, offline: bool = False) -> None:
+        """Reads the configuration (built in when None), opens the data folder (XDG when None). Raises StartError.
+
+        `offline`: nothing is connected to, whatever the configuration says.
+        """
         data = data or default_data()
         try:
-            self.config = buildkit.read(config_file) if config_file else buildkit.defaults()
+            config = buildkit.read(config_file) if config_file else buildkit.defaults()
+            self.config = config.taken_offline() if offline else config
             self._open(data)
         except (ConfigError, AuthorityError, StoreError) as error:
             raise StartError(str(error)) from None
 
     def _open(self, data: Path) -> None:
-        self._lock = _lock(data)
+        lock = _lock(data)
         try:
-            self._open_locked(data)
+            self.authority = Authority.open(data / "ca", self.config.certificate_names())
+            self.cache = data / "cache"
+            self._open_cache()
+            self._store.sweep()
+            rebuild.reconcile(self._store, self._contents, self._tags, self._links)
         except BaseException:
-            os.close(self._lock)
+            os.close(lock)
             raise
+        self._lock: int | None = lock
 
-    def _open_locked(self, data: Path) -> None:
-        self.authority = Authority.open(data / "ca", self.config.certificate_names())
-        self._store = Store(data / "cache")
-        self._store.sweep()
-        self._database = database.connect(data / "cache" / "mirrortap.sqlite")
+    def _open_cache(self) -> None:
+        self._store = Store(self.cache)
+        self._database = database.connect(self.cache / "mirrortap.sqlite")
         self._contents = Contents(self._store, self._database)
         self._tags, self._links = Tags(self._database), Links(self._database)
-        rebuild.reconcile(self._store, self._contents, self._tags, self._links)
+
+    def before_fork(self) -> None:
+        """Leaves the lock alone open: SQLite's connections must not be carried over a fork."""
+        self._database.close()
+
+    def after_fork(self) -> None:
+        """In the forked process, opens the cache anew; the lock stays with the other one alone. Raises StartError."""
+        self._unlock()
+        try:
+            self._open_cache()
+        except StoreError as error:
+            raise StartError(str(error)) from None
 
     @cached_property
     def engine(self) -> Engine:
         """Made at the first request, for it needs a running event loop."""
-        downloads = self.config.downloads
-        pace = Pace(downloads.min_rate, self.config.timeouts.stall)
+        # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()
         return Engine(
             self._store,
             self._contents,
             self._tags,
             self._links,
-            Fills(self._store, pace, downloads.keep_from),
+            Fills(self._store, self.config.pace, self.config.downloads.keep_from, self._janitor.write_failed),
             Upstream(self.config),
-            pace,
+            self.config,
         )
 
     @cached_property
@@ -78,16 +99,17 @@ class Service:
         self._contents.grew = janitor.nudge
         return janitor
 
-    @property
-    def cache(self) -> Path:
-        return self._store.folder
-
     async def close(self) -> None:
         if "engine" in self.__dict__:
             await self.engine.close()
             await self._janitor.close()
         self._database.close()
-        os.close(self._lock)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def default_data() -> Path:

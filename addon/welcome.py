@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from addon import routing
 from addon.config import wellknown
+from addon.upstream import routing
 
 if TYPE_CHECKING:
     from addon.config.model import Rule
@@ -27,8 +27,8 @@ def text(service: Service, host: str, port: int) -> str:
         f"Configuration: {config.source or 'built in'}",
         *(f"  WARNING {warning}" for warning in config.warnings),
         *(f"  {rule.registry:{width}}  {_way(rule)}" for rule in rules),
-        f"  straight from the origin, cached: {', '.join(others)}",
-        "  every other host is tunnelled untouched",
+        f"  {'from the cache alone' if config.offline else 'straight from the origin, cached'}: {', '.join(others)}",
+        f"  every other host is {'refused: mirrortap is offline' if config.offline else 'tunnelled untouched'}",
         f"Cache: {service.cache}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",
@@ -39,6 +39,8 @@ def text(service: Service, host: str, port: int) -> str:
 
 
 def _way(rule: Rule) -> str:
+    if rule.offline:
+        return "offline, from the cache alone"
     seen = dict.fromkeys(e.name + (" (origin)" if e.is_origin else "") for e in routing.endpoints(rule))
     way = ", then ".join(seen)
     return way if rule.origins else f"{way}, never the origin"

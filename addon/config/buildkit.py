@@ -12,19 +12,23 @@ import os
 import re
 import ssl
 import tomllib
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from addon.config import wellknown
 from addon.config.model import (
+    Amount,
     Config,
     ConfigError,
+    Downloads,
     Endpoint,
     KeyPair,
     Rule,
+    Space,
     Timeouts,
     Tls,
     host_of,
@@ -34,6 +38,12 @@ from addon.config.model import (
 from ca.authority import AuthorityError, dns_name
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"B": 1} | {
+    prefix + unit: base**power
+    for base, prefixes, unit in ((1000, "kMGT", "B"), (1024, "KMGT", "iB"))
+    for power, prefix in enumerate(prefixes, 1)
+}
+_NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
 _PATH = re.compile(r"[a-z0-9._/-]*")
@@ -42,14 +52,69 @@ _PATH = re.compile(r"[a-z0-9._/-]*")
 def _seconds(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError('write a duration as a string, like "500ms", "5s" or "10m"')
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", value.strip())
+    match = re.fullmatch(rf"{_NUMBER}(ms|s|m|h|d)", value.strip())
     if not match:
         raise ValueError(f'{value!r} is not a duration: write "500ms", "5s", "10m", "2h" or "1d"')
     return float(match[1]) * _UNITS[match[2]]
 
 
+def _size(text: str) -> int | None:
+    match = re.fullmatch(rf"{_NUMBER}({'|'.join(_SIZES)})", text.strip())
+    return int(Decimal(match[1]) * _SIZES[match[2]]) if match else None
+
+
+def _part(text: str) -> float | None:
+    match = re.fullmatch(rf"{_NUMBER}%", text.strip())
+    if match and float(match[1]) > 100:
+        raise ValueError("is more than 100%")
+    return float(match[1]) / 100 if match else None
+
+
+def _bytes(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError('write a number of bytes as a string, like "10kB" or "1MiB"')
+    size = _size(value)
+    if size is None:
+        raise ValueError(f'{value!r} is not a number of bytes: write "500B", "10kB", "1MB" or "1MiB"')
+    return size
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError('write a share as a string, like "25%"')
+    share = _part(value)
+    if share is None:
+        raise ValueError(f'{value!r} is not a share: write "0%", "25%" or "100%"')
+    return share
+
+
+def _amount(value: object) -> Amount:
+    if not isinstance(value, str):
+        raise ValueError('write an amount as a string, like "20GB", "20GiB" or "75%" (of the disk)')
+    size, share = _size(value), _part(value)
+    if size is None and share is None:
+        raise ValueError(f'{value!r} is not an amount: write "500MB", "20GB", "20GiB" or "75%" (of the disk)')
+    return Amount(size or 0, share or 0.0)
+
+
+def _something(amount: Amount) -> Amount:
+    if amount == Amount():
+        raise ValueError("nothing could be cached")
+    return amount
+
+
+def _not_everything(amount: Amount) -> Amount:
+    if amount.share == 1:
+        raise ValueError("nothing could be cached")
+    return amount
+
+
 Duration = Annotated[float, BeforeValidator(_seconds)]
 Positive = Annotated[Duration, Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+Share = Annotated[float, BeforeValidator(_share)]
+Most = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_something)]
+Least = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_not_everything)]
 
 
 class _Table(BaseModel):
@@ -71,13 +136,23 @@ class _RegistryTable(_Table):
     server: str | None = None
     fallback: bool = True
     tag_ttl: Duration | None = None
+    mode: Literal["online", "offline"] | None = None
 
 
 class _MirrortapTable(_Table):
     connect_timeout: Positive = Timeouts.connect
     first_byte_timeout: Positive = Timeouts.first_byte
     stall_timeout: Positive = Timeouts.stall
+    hedge_delay: Duration = Timeouts.hedge
+    hedge_origin: bool = Downloads.hedge_origin
+    stale_after: Duration = Timeouts.stale
     tag_ttl: Duration = 0.0
+    offline: bool = False
+    cache_size: Most = Space.cache
+    min_free: Least = Space.free
+    min_rate: Bytes = Downloads.min_rate
+    keep_filling_from: Share = Downloads.keep_from
+    quota_floor: Annotated[int, Field(ge=0)] = Downloads.quota_floor
 
 
 class _File(BaseModel):
@@ -146,6 +221,8 @@ class _Reader:
 
     def config(self) -> Config:
         own = self._file.mirrortap
+        if own.cache_size.share + own.min_free.share > 1 and own.model_fields_set >= {"cache_size", "min_free"}:
+            self._fail("mirrortap.min-free", "and cache-size together are more than the disk; lower one of them")
         rules = {}
         warnings = []
         for registry, (key, table) in self._tables.items():
@@ -153,8 +230,8 @@ class _Reader:
             if is_address(host) or "_" in host:
                 # Such tables are common: they say how a mirror is reached.
                 reason = "a registry that clients name by IP address, or with an underscore, cannot be intercepted"
-                if table.server or not table.fallback:
-                    ours = "server" if table.server else "fallback"
+                if table.server or not table.fallback or table.mode == "offline":
+                    ours = "server" if table.server else "mode" if table.fallback else "fallback"
                     self._fail(f'registry."{key}".{ours}', f"cannot be kept: {reason}")
                 if table.mirrors:
                     warnings.append(
@@ -170,8 +247,17 @@ class _Reader:
             if registry not in rules:
                 endpoints = tuple(e for m in mirrors for e in self._mirror(m, "default"))
                 rules[registry] = Rule(registry, (origin_of(registry),), endpoints, own.tag_ttl)
-        timeouts = Timeouts(own.connect_timeout, own.first_byte_timeout, own.stall_timeout)
-        return Config(rules, self._tls, timeouts, tag_ttl=own.tag_ttl, source=self._path, warnings=tuple(warnings))
+        config = Config(
+            rules,
+            self._tls,
+            Timeouts(own.connect_timeout, own.first_byte_timeout, own.stall_timeout, own.hedge_delay, own.stale_after),
+            Space(own.cache_size, own.min_free),
+            Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
+            tag_ttl=own.tag_ttl,
+            source=self._path,
+            warnings=tuple(warnings),
+        )
+        return config.taken_offline() if own.offline else config
 
     def _rule(self, registry: str, key: str, table: _RegistryTable) -> Rule:
         where = f'registry."{key}"'
@@ -179,6 +265,8 @@ class _Reader:
             self._fail(f"{where}.fallback", "is false, and there are no mirrors: nothing could answer")
         if not table.fallback and table.server:
             self._fail(f"{where}.server", "says where the origin is, but fallback = false forbids asking it")
+        if table.mode == "online" and self._file.mirrortap.offline:
+            self._fail(f"{where}.mode", "cannot be online while offline = true in [mirrortap]; take one of them out")
         mirrors = tuple(
             e for i, mirror in enumerate(table.mirrors) for e in self._mirror(mirror, f"{where}.mirrors[{i}]")
         )
@@ -186,7 +274,8 @@ class _Reader:
         if table.fallback:
             origins = self._origin(registry, key, table)
         ttl = self._file.mirrortap.tag_ttl if table.tag_ttl is None else table.tag_ttl
-        return Rule(registry, origins, mirrors, ttl)
+        rule = Rule(registry, origins, mirrors, ttl)
+        return rule.taken_offline() if table.mode == "offline" else rule
 
     def _origin(self, registry: str, key: str, table: _RegistryTable) -> tuple[Endpoint, ...]:
         if table.server is None:

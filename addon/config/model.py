@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from addon.config import wellknown
@@ -56,7 +56,10 @@ class Rule:
     origins: tuple[Endpoint, ...]  # empty when the origin must never be asked
     mirrors: tuple[Endpoint, ...] = ()
     tag_ttl: float = 0.0  # seconds that a tag is believed without asking again
-    offline: bool = False  # no endpoint is asked: what is cached is all there is
+    offline: bool = False  # what is cached is all there is; such a rule has no endpoints
+
+    def taken_offline(self) -> Rule:
+        return replace(self, origins=(), mirrors=(), offline=True)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,14 @@ class Downloads:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What an endpoint must keep up: `rate` in bytes a second, over `window` seconds of waiting for it."""
+
+    rate: int
+    window: float
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the operator said. `rules` are by registry; `tls` by `host[:port]`, for redirect targets too."""
 
@@ -118,6 +129,10 @@ class Config:
     source: Path | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def pace(self) -> Pace:
+        return Pace(self.downloads.min_rate, self.timeouts.stall)
+
     def rule(self, host: str, port: int) -> Rule | None:
         """The rule for what a client reaches at host and port, or None: not a registry of ours, tunnel it."""
         host = host.lower().rstrip(".")
@@ -129,8 +144,14 @@ class Config:
         if rule := self.rules.get(registry):
             return rule
         if wellknown.is_public(registry):
-            return Rule(registry, origins=(origin_of(registry),), tag_ttl=self.tag_ttl)
+            rule = Rule(registry, origins=(origin_of(registry),), tag_ttl=self.tag_ttl)
+            return rule.taken_offline() if self.offline else rule
         return None
+
+    def taken_offline(self) -> Config:
+        """The same with nothing to connect to."""
+        rules = {registry: rule.taken_offline() for registry, rule in self.rules.items()}
+        return replace(self, rules=rules, offline=True)
 
     def certificate_names(self) -> list[str]:
         """DNS names that leaves may be issued for; each stands for itself and its subdomains."""

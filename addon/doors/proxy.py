@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
@@ -32,6 +33,8 @@ log = logging.getLogger("mirrortap")
 
 # Seconds that running transfers get to finish when the proxy is told to stop.
 _DRAIN = 30.0
+# Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
+_OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
 
 
 class RegistryResponse(StreamedResponse):
@@ -95,10 +98,15 @@ class ProxyDoor:
 
     # Requests.
 
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        if self._out_of_reach(flow):
+            flow.response = _offline(flow.request)
+
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if self._rule(flow):
             self._busy.add(flow.id)
             self._idle.clear()
+        if self._rule(flow) or self._out_of_reach(flow):
             transport = _writer(flow.client_conn).transport
             assert isinstance(transport, asyncio.Transport)
             flow.request.stream = RequestBody(transport)
@@ -120,6 +128,10 @@ class ProxyDoor:
                 body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
             )
             flow.response = _response(await self._service.engine.answer(request), flow.request.method)
+            if rule.offline and flow.response.status_code == _OFFLINE_STATUS:
+                flow.response.reason = _OFFLINE_REASON
+        elif self._out_of_reach(flow):
+            flow.response = _offline(flow.request)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
@@ -161,24 +173,30 @@ class ProxyDoor:
         await _proxyserver().servers.update([])
         if self._busy:
             log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
-            try:
-                await asyncio.wait_for(self._idle.wait(), _DRAIN)
-            except TimeoutError:
-                log.warning("%d transfers were cut", len(self._busy))
+        try:
+            async with asyncio.timeout(_DRAIN):
+                await self._idle.wait()
+                await _sent()
+        except TimeoutError:
+            log.warning("%d transfers were cut", len(self._busy))
         await self._service.close()
 
     def _own_page(self, request: http.Request) -> http.Response:
         if request.path == "/ca.crt":
-            headers = {"Content-Type": "application/x-pem-file"}
-            return http.Response.make(200, self._service.authority.root_pem, headers)
+            return _page(request, 200, self._service.authority.root_pem, "application/x-pem-file")
         text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
-        return http.Response.make(200 if request.path == "/" else 404, text, {"Content-Type": "text/plain"})
+        return _page(request, 200 if request.path == "/" else 404, text)
 
     def _intercepts(self, host: str, port: int) -> bool:
-        return self._service.config.rule(host, port) is not None
+        """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
+        return self._service.config.offline or self._service.config.rule(host, port) is not None
 
     def _rule(self, flow: http.HTTPFlow) -> Rule | None:
         return self._service.config.rule(flow.request.host, flow.request.port)
+
+    def _out_of_reach(self, flow: http.HTTPFlow) -> bool:
+        """Whether it is for a host that is not intercepted, and nothing may be connected to."""
+        return self._service.config.offline and flow.request.host != ITSELF and self._rule(flow) is None
 
 
 def _response(reply: Reply, method: str) -> RegistryResponse:
@@ -207,9 +225,35 @@ def _response(reply: Reply, method: str) -> RegistryResponse:
     return response
 
 
+def _offline(request: http.Request) -> http.Response:
+    host = f"{request.host}:{request.port}"
+    text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
+    response = _page(request, _OFFLINE_STATUS, text)
+    response.reason = _OFFLINE_REASON
+    return response
+
+
+def _page(request: http.Request, status: int, content: str | bytes, media_type: str = "text/plain") -> http.Response:
+    response = http.Response.make(status, content, {"Content-Type": media_type})
+    if request.method == "HEAD":
+        response.raw_content = b""
+    return response
+
+
 def _proxyserver() -> Proxyserver:
     server: Proxyserver = ctx.master.addons.get("proxyserver")
     return server
+
+
+async def _sent() -> None:
+    """Until all that was written to clients is on its way."""
+    for connection in list(_proxyserver().connections.values()):
+        for stream in list(connection.transports.values()):
+            if isinstance(stream.writer, asyncio.StreamWriter):
+                # Else a buffer that is not full counts as empty.
+                stream.writer.transport.set_write_buffer_limits(high=0)
+                with suppress(OSError):
+                    await stream.writer.drain()
 
 
 def _writer(client: Client) -> asyncio.StreamWriter:

@@ -8,7 +8,8 @@ subclasses that differ in these points:
   (the backpressure) and for the next piece;
 - a request whose `stream` is a RequestBody is answered while its body is still coming in;
 - no connection to an intercepted host is made by mitmproxy itself;
-- a CONNECT to a host that is not intercepted becomes a plain tunnel, and one that is opens no connection;
+- a CONNECT to a host that is not intercepted becomes a plain tunnel, unless the hook has answered it, and one that is
+  opens no connection;
 - a request that cannot be parsed, or that never ends, gets an OCI error.
 
 tests/doors/test_streaming_contract.py fails loudly when a new mitmproxy moves something of what is used here.
@@ -199,7 +200,9 @@ class RegistryStream(HttpStream):
 
     def handle_connect_regular(self) -> Commands:
         address = (self.flow.request.host, self.flow.request.port)
-        if self._intercepts(*address):
+        if self.flow.response:
+            pass  # refused by the door
+        elif self._intercepts(*address):
             self.child_layer = layer.NextLayer(self.context)
         else:
             error = yield commands.OpenConnection(self.context.server)

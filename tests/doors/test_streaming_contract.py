@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from mitmproxy import http, options
+from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import commands, events, layer
@@ -343,7 +343,3 @@ def assert_refused(driver: Driver, status: int) -> None:
     (error,) = json.loads(body)["errors"]
     assert error["message"]
     assert driver.closed
-
-
-def test_the_options_that_are_relied_upon_exist() -> None:
-    assert {"listen_host", "listen_port"} <= set(options.Options().keys())

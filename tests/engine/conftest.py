@@ -13,10 +13,12 @@ from addon.config import buildkit
 from engine.harness import Proxy, configuration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from support.certificates import Authority
+
+    from addon.config.model import Config
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +60,11 @@ class Setup:
         more: Sequence[str] = (),
         **options: Any,
     ) -> Proxy:
-        """A proxy with a cache of its own. `options` are Proxy's, and keys of the registry's table."""
-        own = {name: options.pop(name) for name in ("clock", "grace", "space") if name in options}
+        """A proxy with a cache of its own.
+
+        `options` are Proxy's, `tuned` (changes the configuration as read) and keys of the registry's table.
+        """
+        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned") if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         self._count += 1
         data = self._folder / f"proxy-{self._count}"
@@ -76,8 +81,9 @@ class Setup:
         """Another worker on the same data, as if in another process: locks are between open files."""
         return self._start(proxy.cache.parent, **own)
 
-    def _start(self, data: Path, **own: Any) -> Proxy:
-        proxy = Proxy(buildkit.read(data / "mirrortap.toml"), data, **own)
+    def _start(self, data: Path, tuned: Callable[[Config], Config] | None = None, **own: Any) -> Proxy:
+        config = buildkit.read(data / "mirrortap.toml")
+        proxy = Proxy(tuned(config) if tuned else config, data, **own)
         self._stack.push_async_callback(proxy.close)
         return proxy
 

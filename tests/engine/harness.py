@@ -14,20 +14,19 @@ from multidict import CIMultiDict
 from support.config import toml
 from support.images import sha256
 
-from addon import database, rebuild
-from addon.access import Links
 from addon.body import BodyCut
-from addon.contents import Contents
-from addon.download import Pace
+from addon.cache import database, rebuild
+from addon.cache.access import Links
+from addon.cache.contents import Contents
+from addon.cache.janitor import Janitor
+from addon.cache.pins import Pins
+from addon.cache.store import Store
+from addon.cache.tags import Tags
 from addon.engine import Engine
 from addon.fills import Fills
-from addon.janitor import Janitor
 from addon.oci import Digest
-from addon.pins import Pins
 from addon.reply import Reply, Request, Served
-from addon.store import Store
-from addon.tags import Tags
-from addon.upstream import Upstream
+from addon.upstream.client import Upstream
 
 if TYPE_CHECKING:
     import ssl
@@ -97,9 +96,8 @@ class Proxy:
         self.pins = Pins(self._database, tags)
         self.janitor = Janitor(store, contents, self.pins, space or config.space)
         contents.grew = self.janitor.nudge
-        pace = Pace(config.downloads.min_rate, config.timeouts.stall)
-        self._fills = Fills(store, pace, config.downloads.keep_from, grace)
-        self.engine = Engine(store, contents, tags, links, self._fills, Upstream(config), pace)
+        self._fills = Fills(store, config.pace, config.downloads.keep_from, self.janitor.write_failed, grace)
+        self.engine = Engine(store, contents, tags, links, self._fills, Upstream(config), config)
 
     async def close(self) -> None:
         await self.engine.close()

@@ -11,11 +11,11 @@ import pytest
 from support.config import QUICK
 from support.faults import NoDigest, Slow, Status
 
+from addon.cache.reference import Reference
+from addon.cache.store import Store
 from addon.config.model import Amount, Space
 from addon.oci import Digest
-from addon.reference import Reference
 from addon.reply import Served
-from addon.store import Store
 from engine.harness import NAME, REGISTRY, TAG, blob, manifest, read
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from support.auth import BasicAuth, BearerAuth
 from support.config import QUICK
 from support.faults import Answer, Hang, Seen, Status
 
-from addon import upstream
+from addon.upstream import client as upstream
 from engine.harness import NAME, TAG, RawServer, blob, manifest
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ class Answer:
     body: bytes = b""
     headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
     hang: bool = False
+    held: asyncio.Event | None = None
     close: bool = False
     told_length: int | None = None
     chunked: bool = False
@@ -71,6 +72,26 @@ class Hang:
 
     def apply(self, answer: Answer, request: Seen) -> None:
         answer.hang = True
+
+
+@dataclass(frozen=True)
+class Held:
+    """No answer until the event is set."""
+
+    gate: asyncio.Event
+
+    def apply(self, answer: Answer, request: Seen) -> None:
+        answer.held = self.gate
+
+
+@dataclass(frozen=True)
+class Headers:
+    """These headers more."""
+
+    more: Mapping[str, str]
+
+    def apply(self, answer: Answer, request: Seen) -> None:
+        answer.headers.update(self.more)
 
 
 @dataclass(frozen=True)

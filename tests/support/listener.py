@@ -90,6 +90,8 @@ class Listener:
         self._traffic.apply_faults(answer, seen)
         if answer.hang:
             await self._traffic.ending.wait()
+        if answer.held:
+            await answer.held.wait()
         if answer.hang or answer.close:
             return _hang_up(request)
         return await self._send(request, seen, answer)

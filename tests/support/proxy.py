@@ -91,19 +91,22 @@ class Proxy:
 
 
 @contextmanager
-def serve(folder: Path, config: str, *, data: Path | None = None, **env: str) -> Iterator[Proxy]:
-    """`mirrortap serve`. It must end with exit code 0 on SIGTERM (unless the test itself failed)."""
+def serve(
+    folder: Path, config: str, *, data: Path | None = None, port: int = 0, workers: int = 1, ends: int = 0, **env: str
+) -> Iterator[Proxy]:
+    """`mirrortap serve`. It must end on SIGTERM with the exit code `ends` (unless the test itself failed)."""
     data = data or folder / "data"
     options: list[str | Path] = [
         "--config",
         _config_file(folder, config),
         "--listen",
-        "127.0.0.1:0",
+        f"127.0.0.1:{port}",
         "--data",
         data,
+        *(["--workers", str(workers)] if workers > 1 else []),
     ]
     argv = [sys.executable, "-m", "addon.cli", "serve", *options]
-    with _running(folder, argv, r"listening on http://([^\s:]+):(\d+)", data, env) as proxy:
+    with _running(folder, argv, r"listening on http://([^\s:]+):(\d+)", data, env, ends) as proxy:
         yield proxy
 
 
@@ -124,7 +127,7 @@ def mitmdump(folder: Path, config: str) -> Iterator[Proxy]:
 
 @contextmanager
 def _running(
-    folder: Path, argv: Sequence[str | Path], listening: str, data: Path, env: Mapping[str, str]
+    folder: Path, argv: Sequence[str | Path], listening: str, data: Path, env: Mapping[str, str], ends: int = 0
 ) -> Iterator[Proxy]:
     with Program(argv, env=proxy_env(folder, **env), cwd=ROOT) as program:
         try:
@@ -133,7 +136,7 @@ def _running(
             raise AssertionError(f"the proxy does not listen:\n{program.output()}") from silent
         proxy = Proxy(program, found[1], int(found[2]), data)
         yield proxy
-        assert program.stop() == (-signal.SIGKILL if proxy.killed else 0), program.output()
+        assert program.stop() == (-signal.SIGKILL if proxy.killed else ends), program.output()
 
 
 def proxy_env(folder: Path, **more: str) -> dict[str, str]:

@@ -1,117 +1,137 @@
-"""A faulty line: TCP to a server and back, with the faults that no HTTP server would produce by itself."""
+"""A wire to a server that can hold back what goes through it, lose everything without a word, or break."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from asyncio import StreamReader, StreamWriter
-
-_PIECE = 1 << 18
+_PIECE = 1 << 16
 
 
 class Wire:
-    """Passes connections on to `target`. All its attributes may be changed while it runs.
+    """Carries TCP to `endpoint` (host:port); its own `endpoint` is what clients are told.
 
-    `dies_after`: once so many bytes have come back from the target, in all, every connection ends and none is
-    accepted any more. `stalls_after`: the same, but they only fall silent. `carried` counts those bytes.
+    async with Wire(registry.endpoint) as wire:
+        wire.hold()  # connections are made, and nothing comes through them until `release`
+        await wire.go_dark()  # and none can be made any more: their SYNs are dropped, as by a firewall
+        await wire.refuse()  # there is nobody any more
+
+    `carried` counts the bytes that came back. `dies_after`: once they are so many, every connection ends and none is
+    accepted any more, as when a process dies.
     """
 
-    def __init__(self, target: str, dies_after: int | None = None, stalls_after: int | None = None) -> None:
-        self._target = target
-        self.dies_after = dies_after
-        self.stalls_after = stalls_after
+    def __init__(self, endpoint: str, *, dies_after: int | None = None) -> None:
+        host, _, port = endpoint.rpartition(":")
+        self._to = host, int(port)
+        self._dies_after = dies_after
+        self._hold_at: int | None = None
         self.carried = 0
         self.connections = 0
-        self._open: set[StreamWriter] = set()
+        self.dead = False
+        self._near: set[asyncio.StreamWriter] = set()
+        self._open = asyncio.Event()
+        self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fillers: list[socket.socket] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.endpoint = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.endpoint = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self._accepting = asyncio.create_task(self._accept())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.cut()
-        for task in list(self._tasks):
+        await self.refuse()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def hold_at(self, carried: int) -> None:
+        """Before there are more bytes than that, unless it is released by then."""
+        self._hold_at = carried
+
+    def release(self) -> None:
+        self._hold_at = None
+        self._open.set()
+
+    async def go_dark(self) -> None:
+        self.hold()
+        self._accepting.cancel()
+        # Linux drops the SYNs to a socket with a full backlog.
+        self._socket.listen(0)
+        while True:
+            filler = socket.socket()
+            filler.setblocking(False)
+            self._fillers.append(filler)
+            connecting = asyncio.get_running_loop().sock_connect(filler, self._socket.getsockname())
+            try:
+                await asyncio.wait_for(connecting, 0.2)
+            except TimeoutError:
+                return
+
+    async def refuse(self) -> None:
+        tasks = {self._accepting, *self._tasks}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in self._socket, *self._fillers:
+            each.close()
 
-    @property
-    def dead(self) -> bool:
-        return not self._server.is_serving()
+    async def _accept(self) -> None:
+        while True:
+            client, _ = await asyncio.get_running_loop().sock_accept(self._socket)
+            task = asyncio.create_task(self._carry(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def cut(self) -> None:
-        """Ends every connection, when what was sent has arrived, and refuses new ones: what a kernel does for a process
-        that dies."""
-        self._server.close()
-        for writer in self._open:
-            writer.close()
-
-    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
+    async def _carry(self, client: socket.socket) -> None:
+        near = await asyncio.open_connection(sock=client)
         self.connections += 1
+        self._near.add(near[1])
         try:
-            host, _, port = self._target.rpartition(":")
-            far_reader, far_writer = await asyncio.open_connection(host, int(port))
-            self._open |= {writer, far_writer}
-            with contextlib.suppress(ConnectionError):
-                await asyncio.gather(_pass(reader, far_writer), self._back(far_reader, writer))
-            self._open -= {writer, far_writer}
-            far_writer.transport.abort()
-        except (asyncio.CancelledError, ConnectionError):
+            far = await asyncio.open_connection(*self._to)
+        except OSError:
+            near[1].transport.abort()
+            return
+        try:
+            await asyncio.gather(self._pump(near[0], far[1]), self._back(far[0], near[1]))
+        except ConnectionError:
             pass
         finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
+            self._near.discard(near[1])
+            # What a process had sent before it died still arrives.
+            if not self.dead:
+                near[1].transport.abort()
+            far[1].transport.abort()
 
-    async def _back(self, reader: StreamReader, writer: StreamWriter) -> None:
-        while piece := await reader.read(_PIECE):
-            for limit in (self.dies_after, self.stalls_after):
-                if limit is not None:
-                    piece = piece[: max(0, limit - self.carried)]
-            self.carried += len(piece)
-            writer.write(piece)
-            await writer.drain()
-            if self.dies_after is not None and self.carried >= self.dies_after:
-                self.cut()
-                return
-            if self.stalls_after is not None and self.carried >= self.stalls_after:
-                await asyncio.Event().wait()
-        writer.close()
+    async def _back(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while not self.dead and (data := await source.read(_PIECE)):
+            if self._hold_at is not None and self.carried + len(data) > self._hold_at:
+                self.hold()
+            await self._open.wait()
+            if self._dies_after is not None:
+                data = data[: max(0, self._dies_after - self.carried)]
+            self.carried += len(data)
+            sink.write(data)
+            await sink.drain()
+            if self._dies_after is not None and self.carried >= self._dies_after:
+                self._die()
+        await self._open.wait()
+        sink.close()
 
+    def _die(self) -> None:
+        self.dead = True
+        self._accepting.cancel()
+        self._socket.close()
+        for writer in self._near:
+            writer.close()
 
-async def _pass(reader: StreamReader, writer: StreamWriter) -> None:
-    while piece := await reader.read(_PIECE):
-        writer.write(piece)
-        await writer.drain()
-    writer.write_eof()
-
-
-class BlackHole:
-    """An address where connections are neither accepted nor refused: the queue of those that wait is full."""
-
-    def __init__(self) -> None:
-        self._listening = socket.socket()
-        self._waiting: list[socket.socket] = []
-
-    def __enter__(self) -> Self:
-        self._listening.bind(("127.0.0.1", 0))
-        self._listening.listen(0)
-        self.endpoint = f"127.0.0.1:{self._listening.getsockname()[1]}"
-        # One more than the queue takes: the last one gets no answer already.
-        for _ in range(8):
-            waiting = socket.socket()
-            waiting.setblocking(False)
-            waiting.connect_ex(self._listening.getsockname())
-            self._waiting.append(waiting)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for sock in (*self._waiting, self._listening):
-            sock.close()
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(_PIECE):
+            await self._open.wait()
+            sink.write(data)
+            await sink.drain()
+        await self._open.wait()
+        sink.close()

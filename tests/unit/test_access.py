@@ -6,8 +6,8 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from addon import database
-from addon.access import Links
+from addon.cache import database
+from addon.cache.access import Links
 from addon.oci import Digest
 
 if TYPE_CHECKING:

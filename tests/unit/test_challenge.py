@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.challenge import Bearer, bearer
+from addon.upstream.challenge import Bearer, bearer
 
 if TYPE_CHECKING:
     import random

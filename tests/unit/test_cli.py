@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from contextlib import closing
@@ -98,6 +99,15 @@ def test_an_address_that_is_none(listen: str) -> None:
 def test_a_good_address(listen: str, expected: tuple[str, int]) -> None:
     (option,) = [each for each in main.commands["serve"].params if each.name == "listen"]
     assert option.type.convert(listen, option, None) == expected
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "257", "two", "1.5", ""])
+def test_a_bad_number_of_workers(tmp_path: Path, workers: str) -> None:
+    result = invoke(tmp_path, "--workers", workers)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if "Error" in line]
+    assert re.search(r"Invalid value for '--workers': .* is not (a valid integer|in the range 1<=x<=256)", line)
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_unknown_option_is_refused(tmp_path: Path) -> None:

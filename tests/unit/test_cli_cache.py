@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 from support.images import make_image
 
-from addon import database
+from addon.cache import database
+from addon.cache.contents import Contents
+from addon.cache.store import Store
+from addon.cache.tags import Tags
 from addon.cli import main
-from addon.contents import Contents
 from addon.oci import MANIFEST_TYPES, Digest
-from addon.store import Store
-from addon.tags import Tags
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,14 +11,27 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from support.config import toml
 
 from addon.config import buildkit
-from addon.config.model import Config, ConfigError, Endpoint, KeyPair, Rule, Timeouts, Tls
+from addon.config.model import (
+    Amount,
+    Config,
+    ConfigError,
+    Downloads,
+    Endpoint,
+    KeyPair,
+    Rule,
+    Space,
+    Timeouts,
+    Tls,
+)
 from ca.authority import AuthorityError, subtrees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from decimal import Decimal
     from pathlib import Path
 
     from support.certificates import Authority
@@ -59,6 +72,7 @@ def test_defaults() -> None:
         "docker.io": Rule("docker.io", (HUB,), (Endpoint("mirror.gcr.io", "https://mirror.gcr.io"),))
     }
     assert (config.timeouts, config.tag_ttl, config.source, config.warnings) == (Timeouts(), 0.0, None, ())
+    assert (config.space, config.downloads, config.offline) == (Space(), Downloads(), False)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[mirrortap]\n", "[registry]\n", "debug = true\n[worker.oci]\n"])
@@ -273,6 +287,93 @@ def test_a_registry_may_say_zero(read: Read) -> None:
 def test_timeouts(read: Read) -> None:
     own = {"connect-timeout": "1s", "first-byte-timeout": "2s", "stall-timeout": "3s"}
     assert read(toml({}, own)).timeouts == Timeouts(1, 2, 3)
+    assert read(toml({}, {"hedge-delay": "0s", "stale-after": "4s"})).timeouts == Timeouts(hedge=0, stale=4)
+
+
+def test_downloads(read: Read) -> None:
+    own = {"min-rate": "1MB", "keep-filling-from": "50%", "hedge-origin": True, "quota-floor": 0}
+    assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("500MB", Amount(500_000_000)),
+        ("20GB", Amount(20_000_000_000)),
+        ("20GiB", Amount(20 << 30)),
+        (" 1.5TB ", Amount(1_500_000_000_000)),
+        ("1KiB", Amount(1024)),
+        ("1kB", Amount(1000)),
+        ("1B", Amount(1)),
+        ("75%", Amount(share=0.75)),
+        ("0.5%", Amount(share=0.005)),
+    ],
+)
+def test_amounts(text: str, amount: Amount, read: Read) -> None:
+    assert read(toml({}, {"cache-size": text})).space == Space(cache=amount)
+    assert read(toml({}, {"min-free": text})).space == Space(free=amount)
+
+
+def test_the_whole_disk_and_nothing_left_free(read: Read) -> None:
+    space = read(toml({}, {"cache-size": "100%", "min-free": "0%"})).space
+    assert (space.cache.of(1000), space.free.of(1000)) == (1000, 0)
+    # Only what is said can contradict itself.
+    assert read(toml({}, {"min-free": "99%"})).space == Space(Amount(share=0.75), Amount(share=0.99))
+
+
+@given(
+    st.integers(0, 10**9 - 1),
+    st.sampled_from(
+        [
+            (unit, base**power)
+            for base, units in ((1000, ["B", "kB", "MB", "GB", "TB"]), (1024, ["B", "KiB", "MiB", "GiB", "TiB"]))
+            for power, unit in enumerate(units)
+        ]
+    ),
+)
+def test_any_whole_number_of_any_unit(number: int, unit: tuple[str, int]) -> None:
+    table = buildkit._MirrortapTable.model_validate({"min-rate": f"{number}{unit[0]}"})
+    assert table.min_rate == number * unit[1]
+
+
+@given(st.decimals(0, 1000, places=3))
+def test_any_share(percent: Decimal) -> None:
+    try:
+        table = buildkit._MirrortapTable.model_validate({"keep-filling-from": f"{percent}%"})
+    except ValidationError:
+        assert percent > 100
+    else:
+        assert percent <= 100
+        assert table.keep_filling_from == pytest.approx(float(percent) / 100)
+
+
+# --- offline ---
+
+
+def test_an_offline_registry_has_nothing_to_connect_to(read: Read) -> None:
+    table = {"mirrors": ["m.io"], "server": "https://n.io", "tag-ttl": "5s", "mode": "offline"}
+    config = read(toml({"docker.io": table, "ghcr.io": {"mode": "online"}}))
+    assert config.rules["docker.io"] == Rule("docker.io", (), tag_ttl=5, offline=True)
+    assert not config.offline
+    assert not config.rules["ghcr.io"].offline
+    assert origins(config.rules["ghcr.io"]) == ["https://ghcr.io"]
+    assert not rule_of(config, "quay.io").offline
+
+
+def test_offline_is_every_registry_those_without_a_table_included(read: Read) -> None:
+    config = read(toml({"docker.io": {"mirrors": ["m.io"]}, "r.test": {}}, {"offline": True, "tag-ttl": "5s"}))
+    assert config.offline
+    account = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+    for name in "docker.io", "r.test", "quay.io", account, "me.azurecr.io":
+        assert rule_of(config, name) == Rule(name, (), tag_ttl=5, offline=True)
+    assert config.rule("example.com", 443) is None
+    assert read(toml({}, {"offline": False})) == read(toml({}))
+
+
+def rule_of(config: Config, host: str) -> Rule:
+    rule = config.rule(host, 443)
+    assert rule
+    return rule
 
 
 # --- files it names ---
@@ -364,6 +465,44 @@ def refused(file: Path, *told: str) -> None:
         ("[mirrortap]\ntag-ttl = 'soon'", ["mirrortap.tag-ttl", "not a duration"]),
         ("[mirrortap]\nconnect-timeout = '0s'", ["mirrortap.connect-timeout", "greater than 0"]),
         ('[registry."m.io"]\ntag-ttl = "5 weeks"', ['registry."m.io".tag-ttl', "not a duration"]),
+        # Amounts, rates, shares and counts.
+        ("[mirrortap]\ncache-size = 5", ["mirrortap.cache-size", "write an amount as a string", "(it is 5)"]),
+        ("[mirrortap]\ncache-size = '20'", ["mirrortap.cache-size", "'20' is not an amount", '"20GB"', '"75%"']),
+        ("[mirrortap]\ncache-size = '20G'", ["mirrortap.cache-size", "'20G' is not an amount"]),
+        ("[mirrortap]\ncache-size = '20gb'", ["mirrortap.cache-size", "'20gb' is not an amount"]),
+        ("[mirrortap]\ncache-size = '-1GB'", ["mirrortap.cache-size", "'-1GB' is not an amount"]),
+        ("[mirrortap]\ncache-size = '-1%'", ["mirrortap.cache-size", "'-1%' is not an amount"]),
+        ("[mirrortap]\ncache-size = '110%'", ["mirrortap.cache-size", "is more than 100%", "'110%'"]),
+        ("[mirrortap]\ncache-size = '0%'", ["mirrortap.cache-size", "nothing could be cached"]),
+        ("[mirrortap]\ncache-size = '0GB'", ["mirrortap.cache-size", "nothing could be cached"]),
+        ("[mirrortap]\ncache-size = '0.1B'", ["mirrortap.cache-size", "nothing could be cached"]),
+        ("[mirrortap]\nmin-free = '100%'", ["mirrortap.min-free", "nothing could be cached"]),
+        ("[mirrortap]\nmin-free = '101%'", ["mirrortap.min-free", "is more than 100%"]),
+        (
+            "[mirrortap]\ncache-size = '80%'\nmin-free = '30%'",
+            ["mirrortap.min-free", "and cache-size together are more than the disk"],
+        ),
+        ("[mirrortap]\nmin-rate = 10", ["mirrortap.min-rate", "write a number of bytes as a string"]),
+        ("[mirrortap]\nmin-rate = '10%'", ["mirrortap.min-rate", "'10%' is not a number of bytes", '"10kB"']),
+        ("[mirrortap]\nmin-rate = '10kB/s'", ["mirrortap.min-rate", "is not a number of bytes"]),
+        ("[mirrortap]\nkeep-filling-from = 0.25", ["mirrortap.keep-filling-from", "write a share as a string"]),
+        ("[mirrortap]\nkeep-filling-from = '25'", ["mirrortap.keep-filling-from", "'25' is not a share", '"25%"']),
+        ("[mirrortap]\nkeep-filling-from = '100.1%'", ["mirrortap.keep-filling-from", "is more than 100%"]),
+        ("[mirrortap]\nquota-floor = -1", ["mirrortap.quota-floor", "greater than or equal to 0"]),
+        ("[mirrortap]\nquota-floor = '10'", ["mirrortap.quota-floor", "valid integer"]),
+        ("[mirrortap]\nquota-floor = 1.5", ["mirrortap.quota-floor", "valid integer"]),
+        ("[mirrortap]\nhedge-delay = 2", ["mirrortap.hedge-delay", "write a duration as a string"]),
+        ("[mirrortap]\nhedge-origin = 'no'", ["mirrortap.hedge-origin", "boolean"]),
+        ("[mirrortap]\nstale-after = 'never'", ["mirrortap.stale-after", "not a duration"]),
+        # Offline.
+        ("[mirrortap]\noffline = 'yes'", ["mirrortap.offline", "boolean"]),
+        ('[registry."m.io"]\nmode = "off"', ['registry."m.io".mode', "'online' or 'offline'", "'off'"]),
+        ('[registry."m.io"]\noffline = true', ['registry."m.io".offline', "unknown key"]),
+        (
+            '[mirrortap]\noffline = true\n[registry."m.io"]\nmode = "online"',
+            ['registry."m.io".mode', "offline = true in [mirrortap]"],
+        ),
+        ('[registry."192.0.2.1"]\nmode = "offline"', ['registry."192.0.2.1".mode', "cannot be kept"]),
         # Registries.
         ('[registry."m.io/a"]', ['registry."m.io/a"', "is not host[:port]"]),
         ('[registry."https://m.io"]', ['registry."https://m.io"', "is not host[:port]"]),
@@ -634,8 +773,19 @@ registry_keys: dict[str, st.SearchStrategy[Any]] = {
     "server": words,
     "fallback": st.booleans(),
     "tag-ttl": durations,
+    "mode": st.sampled_from(["online", "offline"]),
 }
-own_keys: dict[str, st.SearchStrategy[Any]] = {"tag-ttl": durations, "connect-timeout": durations}
+amounts = st.sampled_from(["20GB", "0B", "75%", "0%", "100%", "101%", "9" * 400 + "%", "999999999TiB", "\u0661GB"])
+own_keys: dict[str, st.SearchStrategy[Any]] = {
+    "tag-ttl": durations,
+    "connect-timeout": durations,
+    "cache-size": amounts,
+    "min-free": amounts,
+    "min-rate": amounts,
+    "keep-filling-from": amounts,
+    "quota-floor": st.integers(),
+    "offline": st.booleans(),
+}
 
 
 def documents(
@@ -671,6 +821,9 @@ def test_any_toml_is_a_config_or_a_config_error(file: Path, document: dict[str, 
     if isinstance(config, ConfigError):
         return
     assert "docker.io" in config.rules
+    for rule in config.rules.values():
+        assert rule.offline == (not rule.origins and not rule.mirrors)
+    assert config.space.cache.of(10**12) > 0
     # What the configuration lets pass must not fail when the CA is opened: that error could not name a key.
     try:
         subtrees(config.certificate_names())

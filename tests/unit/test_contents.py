@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from addon import database
-from addon.contents import Contents, Entry
+from addon.cache import database
+from addon.cache.contents import Contents, Entry
+from addon.cache.store import Store
 from addon.oci import Digest
-from addon.store import Store
 
 if TYPE_CHECKING:
     import sqlite3

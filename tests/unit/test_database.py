@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from addon import database
-from addon.store import StoreError
+from addon.cache import database
+from addon.cache.store import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from addon.cache.contents import Entry
+from addon.cache.eviction import Disk, excess, step
 from addon.config.model import Amount, Space
-from addon.contents import Entry
-from addon.eviction import Disk, excess, step
 from addon.oci import Digest
 
 GB = 1_000_000_000

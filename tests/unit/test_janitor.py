@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from addon import database, janitor
+from addon.cache import database, janitor
+from addon.cache.contents import Contents
+from addon.cache.janitor import Janitor
+from addon.cache.pins import Pins
+from addon.cache.reference import Reference
+from addon.cache.store import Store
+from addon.cache.tags import Tags
 from addon.config.model import Amount, Space
-from addon.contents import Contents
-from addon.janitor import Janitor
 from addon.oci import Digest
-from addon.pins import Pins
-from addon.reference import Reference
-from addon.store import Store
-from addon.tags import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from addon.partial import Partial
+    from addon.cache.partial import Partial
 
 KB = 1000
 ROOT = Path(__file__).parents[2]
@@ -264,14 +264,14 @@ async def test_one_at_a_time(cache: Cache) -> None:
 WORKER = """
 import asyncio, hashlib, os, random, sys
 from pathlib import Path
-from addon import database
+from addon.cache import database
 from addon.config.model import Amount, Space
-from addon.contents import Contents
-from addon.janitor import Janitor
+from addon.cache.contents import Contents
+from addon.cache.janitor import Janitor
 from addon.oci import Digest
-from addon.pins import Pins
-from addon.store import Store
-from addon.tags import Tags
+from addon.cache.pins import Pins
+from addon.cache.store import Store
+from addon.cache.tags import Tags
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 store = Store(folder)

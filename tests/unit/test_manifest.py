@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.images import make_image, make_index
 
-from addon.manifest import Children, children, reach
+from addon.cache.manifest import Children, children, reach
+from addon.cache.store import Store
 from addon.oci import Digest
-from addon.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from addon.cache.partial import Claim, DigestMismatch, Facts, Partial
+from addon.cache.store import Store
 from addon.oci import Digest
-from addon.partial import Claim, DigestMismatch, Facts, Partial
-from addon.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from addon.oci import Digest
-from addon.store import Store
+from addon.cache.store import Store
 partial = Store(Path(sys.argv[1])).begin(Digest.parse(sys.argv[2]))
 print(partial.claim().name, flush=True)
 partial.write(sys.stdin.buffer.read())

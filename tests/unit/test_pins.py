@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support.images import make_image, make_index
 
-from addon import database, pins
+from addon.cache import database, pins
+from addon.cache.pins import Pins
+from addon.cache.reference import Reference
+from addon.cache.store import Store
+from addon.cache.tags import Tags
 from addon.oci import MANIFEST_TYPES, Digest
-from addon.pins import Pins
-from addon.reference import Reference
-from addon.store import Store
-from addon.tags import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

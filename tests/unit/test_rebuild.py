@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.images import make_image, make_index
 
-from addon import database, rebuild
-from addon.access import Links
-from addon.contents import Contents
+from addon.cache import database, rebuild
+from addon.cache.access import Links
+from addon.cache.contents import Contents
+from addon.cache.store import Store
+from addon.cache.tags import Tags
 from addon.oci import MANIFEST_TYPES, Digest
-from addon.store import Store
-from addon.tags import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

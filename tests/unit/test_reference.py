@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from addon.cache.reference import BadReference, Reference
 from addon.oci import Digest
-from addon.reference import BadReference, Reference
 
 DIGEST = Digest.of(b"")
 

@@ -1,4 +1,4 @@
-"""The order of endpoints, what their answers mean, and which failure a client is told."""
+"""Which endpoints there are, what their answers mean, and which failure a client is told."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon import routing
 from addon.config.model import Endpoint, Rule
 from addon.oci import Blob, Digest, Manifest, OciError
-from addon.routing import Attempt, Health, Verdict, judge, most_telling
+from addon.upstream import routing
+from addon.upstream.routing import Attempt, Verdict, judge, most_telling
 
 NEAR = Endpoint("near.example", "https://near.example")
 FAR = Endpoint("far.example:5000/hub", "https://far.example:5000", "hub")
@@ -144,6 +144,16 @@ def test_an_endpoint_that_failed_may_have_had_it(attempts: list[Attempt]) -> Non
     assert not routing.settled(attempts)
 
 
+def test_nobody_to_attempt() -> None:
+    """Offline. Something older may be shown, and nothing is "unknown" for that."""
+    assert not routing.settled([])
+    problem = most_telling(TAG, "docker.io", [])
+    assert (problem.status, problem.code) == (504, "UNAVAILABLE")
+    assert "manifest docker.io/library/alpine:3.20 is not in the cache" in problem.message
+    assert "mirrortap is offline for docker.io" in problem.message
+    assert f"@{BLOB.reference} is not in the cache, and" in most_telling(BLOB, "docker.io", []).message
+
+
 one_attempt = st.builds(
     Attempt,
     st.sampled_from([NEAR, FAR, ORIGIN]),
@@ -161,56 +171,3 @@ def test_every_combination_is_told(attempts: list[Attempt], asked: Manifest | Bl
     assert (problem.status == 404) is all(a.status == 404 for a in attempts)
     # A client must not be told to give up while one endpoint may still have it.
     assert (problem.status in (403, 404)) is routing.settled(attempts)
-
-
-# --- health ---
-
-FIRST, SECOND, THIRD = (Endpoint(name, f"https://{name}") for name in ("a.io", "b.io", "c.io"))
-ALL = (FIRST, SECOND, THIRD)
-
-
-def test_whoever_failed_comes_last_for_a_while() -> None:
-    health = Health()
-    health.failed(FIRST, now=100)
-    assert health.order(ALL, None, now=100) == [SECOND, THIRD, FIRST]
-    assert health.order(ALL, None, now=200) == [FIRST, SECOND, THIRD]
-
-
-def test_the_while_grows_and_an_answer_ends_it() -> None:
-    health = Health()
-    rests = []
-    for _ in range(12):
-        health.failed(FIRST, now=0)
-        rests.append(next(s for s in range(1, 1000) if health.order(ALL, None, now=s)[0] == FIRST))
-    assert rests == sorted(rests)
-    assert rests[0] < rests[1] < rests[-1] == 300
-    health.answered(FIRST)
-    assert health.order(ALL, None, now=1) == [FIRST, SECOND, THIRD]
-
-
-def test_whoever_lied_about_a_digest_comes_last_for_that_one_only() -> None:
-    health = Health()
-    digest, other = Digest.of(b"this"), Digest.of(b"that")
-    health.lied(SECOND, digest, now=0)
-    assert health.order(ALL, digest, now=1) == [FIRST, THIRD, SECOND]
-    assert health.order(ALL, other, now=1) == [FIRST, SECOND, THIRD]
-    assert health.order(ALL, digest, now=10_000) == [FIRST, SECOND, THIRD]
-    health.answered(SECOND)
-    assert health.order(ALL, digest, now=1) == [FIRST, THIRD, SECOND]
-
-
-@given(st.lists(st.tuples(st.sampled_from(ALL), st.sampled_from(["failed", "answered"]), st.floats(0, 1000))))
-def test_nobody_is_ever_left_out(events: list[tuple[Endpoint, str, float]]) -> None:
-    health = Health()
-    for endpoint, event, now in events:
-        health.failed(endpoint, now) if event == "failed" else health.answered(endpoint)
-    assert sorted(health.order(ALL, None, now=500), key=ALL.index) == list(ALL)
-
-
-def test_what_failed_long_ago_starts_anew() -> None:
-    health = Health()
-    for _ in range(10):
-        health.failed(FIRST, now=0)
-    health.failed(SECOND, now=1000)
-    health.failed(FIRST, now=1000)
-    assert health.order(ALL, None, now=1006) == [FIRST, SECOND, THIRD]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import warnings
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.config import toml
 
 from addon.service import Service, StartError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -61,6 +59,16 @@ async def test_two_proxies_on_two_folders(tmp_path: Path) -> None:
     await other.close()
 
 
+async def test_offline_whatever_the_configuration_says(tmp_path: Path, data: Path) -> None:
+    config = tmp_path / "online.toml"
+    config.write_text(toml({"docker.io": {"mirrors": ["m.io"], "mode": "online"}}))
+    service = Service(config, data, offline=True)
+    assert service.config.offline
+    (rule,) = service.config.rules.values()
+    assert (rule.offline, rule.mirrors, rule.origins) == (True, (), ())
+    await service.close()
+
+
 async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
     service = Service(None, data)
     assert service.engine is service.engine
@@ -71,6 +79,37 @@ async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
         del service
         gc.collect()
     assert not [each for each in caught if "Unclosed" in str(each.message)]
+
+
+async def test_over_a_fork_the_lock_stays_where_it_was(data: Path) -> None:
+    """As in the supervisor and its worker, but for the fork: the lock is one, so the second half lets go of it."""
+    service = Service(None, data)
+    service.before_fork()
+    assert not held_open(service.cache)
+    refused(None, data, "is in use by another mirrortap")
+    service.after_fork()
+    assert held_open(service.cache)
+    await Service(None, data).close()
+    assert service.engine
+    await service.close()
+    assert not held_open(service.cache)
+
+
+def held_open(folder: Path) -> set[str]:
+    """The files below it that this process has open."""
+    links = [Path(each.path) for each in os.scandir("/proc/self/fd")]
+    paths = [link.readlink() for link in links if link.is_symlink()]
+    return {path.name for path in paths if path.is_relative_to(folder)}
+
+
+def test_a_cache_that_is_gone_after_the_fork(data: Path) -> None:
+    service = Service(None, data)
+    service.before_fork()
+    database = service.cache / "mirrortap.sqlite"
+    database.unlink()
+    database.mkdir()
+    with pytest.raises(StartError, match=r"mirrortap\.sqlite: cannot be used \(.*\); check the folder's rights"):
+        service.after_fork()
 
 
 def test_a_bad_configuration_touches_nothing(tmp_path: Path, data: Path) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from addon.cache.partial import DigestMismatch, Facts
+from addon.cache.store import Store, StoreError
 from addon.oci import OCI_INDEX, OCI_MANIFEST, Digest
-from addon.partial import DigestMismatch, Facts
-from addon.store import Store, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path

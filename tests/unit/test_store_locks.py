@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from addon.cache.partial import Claim, Facts
+from addon.cache.store import File, Store
 from addon.oci import Digest
-from addon.partial import Claim, Facts
-from addon.store import File, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def process(store: Store, does: str) -> Iterator[subprocess.Popen[str]]:
         (
             "import sys, pathlib",
             "from addon.oci import Digest",
-            "from addon.store import Store",
+            "from addon.cache.store import Store",
             "store = Store(pathlib.Path(sys.argv[1]))",
             f"digest = Digest.parse({str(DIGEST)!r})",
             does,

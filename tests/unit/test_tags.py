@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addon import database
+from addon.cache import database
+from addon.cache.tags import Pointer, Tags
 from addon.oci import DOCKER_MANIFEST, MANIFEST_TYPES, OCI_INDEX, Digest
-from addon.tags import Pointer, Tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from addon import verify
+from addon.cache import verify
 from addon.oci import Digest
 
 if TYPE_CHECKING:

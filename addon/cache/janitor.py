@@ -12,26 +12,29 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from addon import eviction, journal, pins, verify
-from addon.eviction import Disk
+from addon import journal
+from addon.cache import eviction, pins, verify
+from addon.cache.eviction import Disk
 from addon.journal import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from addon.cache.contents import Contents, Entry
+    from addon.cache.pins import Pins
+    from addon.cache.store import File, Store
     from addon.config.model import Space
-    from addon.contents import Contents, Entry
     from addon.oci import Digest
-    from addon.pins import Pins
-    from addon.store import File, Store
 
 log = logging.getLogger("mirrortap")
 
 # Seconds between two looks at the space while nobody asks for one.
 _INTERVAL = 10.0
-# A look is followed by a pause of so many times its length, so that many small downloads do not keep it looking.
+# After a look there is a pause of so many times its length, so that many small downloads do not keep it looking;
+# and at most so many seconds, so that large ones do not fill the disk meanwhile.
 _PAUSE = 10
+_LONGEST_PAUSE = 1.0
 # Seconds after which the files are looked through for what is not known.
 _RECONCILING = 3600.0
 # Seconds that what is left of a download is worth resuming.
@@ -94,7 +97,7 @@ class Janitor:
             self._nudged.clear()
             begun = time.monotonic()
             await self.make_room()
-            await _wait(self._stopping, min(_PAUSE * (time.monotonic() - begun), _INTERVAL))
+            await _wait(self._stopping, min(_PAUSE * (time.monotonic() - begun), _LONGEST_PAUSE))
             await _wait(self._nudged, _INTERVAL)
 
     async def make_room(self) -> None:

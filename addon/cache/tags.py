@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon import database
+from addon.cache import database
 from addon.oci import Digest
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ import time
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from addon import manifest
+from addon.cache import manifest
+from addon.cache.reference import BadReference, Reference
 from addon.oci import Digest, OciError
-from addon.reference import BadReference, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from addon.access import Links
-    from addon.contents import Contents
-    from addon.store import Store
-    from addon.tags import Tags
+    from addon.cache.access import Links
+    from addon.cache.contents import Contents
+    from addon.cache.store import Store
+    from addon.cache.tags import Tags
 
 log = logging.getLogger("mirrortap")
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addon.cache.partial import Claim, DigestMismatch, Partial, replace, sync_folder
 from addon.oci import MAX_MANIFEST, Digest, OciError, media_type
-from addon.partial import Claim, DigestMismatch, Partial, replace, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -161,10 +161,11 @@ class Store:
             partial.close()
 
     def sweep(self) -> None:
-        """Removes what a killed process was preparing. Only while no other process uses the folder."""
-        for file in self._partial.iterdir():
-            if not _RESUMABLE.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+        """Removes what a killed process was preparing, as far as it can be. For when a proxy starts."""
+        with contextlib.suppress(OSError):
+            for file in self._partial.iterdir():
+                if not _RESUMABLE.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
 
     def write_index(self, references: Iterable[tuple[str, Digest]]) -> None:
         """Rewrites index.json from (reference, digest), the newest first. Blocks. Raises OSError.

@@ -1,4 +1,4 @@
-"""Which endpoints are asked, in which order, and what their answers mean. Pure."""
+"""Which endpoints are asked, and what their answers mean. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
 
 
-# Seconds that an endpoint rests after it failed once, and at most; and that it is not believed about a digest.
-_REST, _REST_MAX, _DISTRUST = 5.0, 300.0, 600.0
-
-
 class Verdict(Enum):
     """What is done with an endpoint's answer."""
 
@@ -26,12 +22,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """An endpoint that did not bring the content, and why; `status` is None when there was no HTTP answer."""
+    """An endpoint that did not bring the content, and why.
+
+    `status` is None when there was no HTTP answer, `retry_after` is that header, and `wait` the seconds for which the
+    answer asked not to come back.
+    """
 
     endpoint: Endpoint
     reason: str
     status: int | None = None
     retry_after: str | None = None
+    wait: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -44,40 +45,6 @@ class Attempt:
 def endpoints(rule: Rule) -> tuple[Endpoint, ...]:
     """Mirrors as configured, then the origin."""
     return rule.mirrors + rule.origins
-
-
-class Health:
-    """Which endpoints have failed lately: they are asked after the others, for a growing while. Never not at all.
-
-    Times are seconds on one clock, given by the caller.
-    """
-
-    def __init__(self) -> None:
-        self._failed: dict[Endpoint, tuple[int, float]] = {}  # times in a row, and until when it rests
-        self._lied: dict[tuple[Endpoint, Digest], float] = {}  # until when it is not believed
-
-    def failed(self, endpoint: Endpoint, now: float) -> None:
-        # Clients name hosts as they like (*.azurecr.io): what has not failed for long is forgotten.
-        self._failed = {e: (times, until) for e, (times, until) in self._failed.items() if until + _REST_MAX > now}
-        times = self._failed.get(endpoint, (0, now))[0] + 1
-        self._failed[endpoint] = (times, now + min(_REST_MAX, _REST * 2.0 ** min(times - 1, 20)))
-
-    def answered(self, endpoint: Endpoint) -> None:
-        self._failed.pop(endpoint, None)
-
-    def lied(self, endpoint: Endpoint, digest: Digest, now: float) -> None:
-        """What the endpoint sent does not have the digest."""
-        self._lied = {key: until for key, until in self._lied.items() if until > now}
-        self._lied[endpoint, digest] = now + _DISTRUST
-
-    def order(self, endpoints: tuple[Endpoint, ...], digest: Digest | None, now: float) -> list[Endpoint]:
-        """As configured, but those last that rest, or that sent something else for this digest."""
-
-        def doubtful(endpoint: Endpoint) -> bool:
-            lied = digest is not None and self._lied.get((endpoint, digest), now) > now
-            return lied or self._failed.get(endpoint, (0, now))[1] > now
-
-        return sorted(endpoints, key=doubtful)
 
 
 def judge(status: int) -> Verdict:
@@ -101,14 +68,17 @@ def head_unknown(attempts: list[Attempt]) -> bool:
 
 def settled(attempts: list[Attempt]) -> bool:
     """Whether all that could answer have answered no, so that nothing older may be shown instead."""
-    return all(a.verdict is Verdict.REFUSED for a in attempts)
+    return bool(attempts) and all(a.verdict is Verdict.REFUSED for a in attempts)
 
 
 def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt]) -> OciError:
-    """The error a client gets when no endpoint brought the content."""
+    """The error a client gets when no endpoint brought the content. Only offline there is none to attempt."""
     kind = "manifest" if isinstance(asked, Manifest) else "blob"
     mark = "@" if isinstance(asked.reference, Digest) else ":"
     what = f"{kind} {registry}/{asked.repository}{mark}{asked.reference}"
+    if not attempts:
+        but = "" if isinstance(asked.reference, Digest) else ", or only as a type that the client does not accept"
+        return offline(f"{what} is not in the cache{but}", registry)
     tried = [{"endpoint": a.endpoint.name, "reason": a.reason} for a in attempts]
     statuses = [a.status for a in attempts]
     reasons = "; ".join(map(str, attempts))
@@ -123,3 +93,10 @@ def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt])
         message = f"too many requests for {what}: {reasons}"
         return OciError(429, "TOOMANYREQUESTS", message, detail=tried, headers=headers)
     return OciError(502, "UNAVAILABLE", f"no endpoint could serve {what}: {reasons}", detail=tried)
+
+
+def offline(problem: str, registry: str) -> OciError:
+    """The error for what only an endpoint could have answered."""
+    why = '(--offline, offline = true or mode = "offline")'
+    message = f"{problem}, and mirrortap is offline for {registry} {why}: it must be online for that"
+    return OciError(504, "UNAVAILABLE", message)

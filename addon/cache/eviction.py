@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
+    from addon.cache.contents import Entry
     from addon.config.model import Space
-    from addon.contents import Entry
     from addon.oci import Digest
 
 # A share of what is allowed that goes beyond what must: so that it is not for every blob that something has to go.

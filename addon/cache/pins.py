@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon import database, manifest
+from addon.cache import database, manifest
+from addon.cache.reference import Reference
 from addon.oci import Digest
-from addon.reference import Reference
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from addon.store import Store
-    from addon.tags import Tags
+    from addon.cache.store import Store
+    from addon.cache.tags import Tags
 
 
 class Pins:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon import database
+from addon.cache import database
 
 if TYPE_CHECKING:
     import sqlite3

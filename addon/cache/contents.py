@@ -5,6 +5,7 @@ Content is read through here, so that nothing is served whose file has changed i
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import logging
@@ -14,14 +15,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon import database
+from addon.cache import database
 from addon.oci import Digest
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from addon.store import File, Store
+    from addon.cache.store import File, Store
 
 log = logging.getLogger("mirrortap")
 
@@ -48,6 +50,10 @@ class Contents:
         self._database = connection
         self._clock = clock
         self._used: dict[Digest, float] = {}  # what the table does not say yet
+
+    @property
+    def folder(self) -> Path:
+        return self._store.folder
 
     # What a client gets.
 
@@ -88,6 +94,11 @@ class Contents:
         return True
 
     # What happens to content.
+
+    async def add(self, digest: Digest, content: bytes) -> None:
+        """Stores content that is at hand. Raises DigestMismatch or OSError."""
+        await asyncio.to_thread(self._store.add, digest, content)
+        self.added(digest)
 
     def added(self, digest: Digest) -> None:
         """It has just been verified and stored."""

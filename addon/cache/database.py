@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from addon.store import StoreError
+from addon.cache.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,31 +5,22 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon.sources import NotFound
-from addon.upstream import EndpointError
+from addon.upstream.client import EndpointError
+from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
-    from addon.config.model import Endpoint
+    from addon.config.model import Endpoint, Pace
     from addon.oci import Digest
-    from addon.sources import Search
-    from addon.upstream import Response
+    from addon.upstream.client import Response
+    from addon.upstream.sources import Search
 
 log = logging.getLogger("mirrortap")
 
 # Times in a row that a download may break off without a new byte before it is given up.
 _FRUITLESS = 3
 _CONTENT_RANGE = re.compile(r"bytes [0-9]{1,18}-[0-9]{1,18}/([0-9]{1,18})")
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What an endpoint must keep up: `rate` in bytes a second, over `window` seconds of waiting for it."""
-
-    rate: int
-    window: float
 
 
 class Download:

@@ -16,8 +16,8 @@ import certifi
 from yarl import URL
 
 from addon import __version__
-from addon.challenge import Bearer, bearer
 from addon.config.model import Config, Endpoint, Tls, host_of
+from addon.upstream.challenge import Bearer, bearer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -137,20 +137,14 @@ class Upstream:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._tokens: dict[tuple[URL, str], _Token] = {}  # by the origin of the URL (RFC 6454) and the repository
-        self._exchanges: dict[tuple[URL, str], asyncio.Task[_Token | None]] = {}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            # The store holds the bytes a digest is of, and what passes through is not ours to change.
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            read_bufsize=_READ_AHEAD,
-            max_line_size=_MAX_HEADER,
-            max_field_size=_MAX_HEADER,
-        )
+        self._renewals: dict[tuple[URL, str], asyncio.Task[bool]] = {}
+        self._session = _session(aiohttp.TCPConnector(limit=0))
+        # A connection that was kept does not tell whether there is still somebody at its other end.
+        self._unkept = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def close(self) -> None:
         await self._session.close()
+        await self._unkept.close()
 
     async def pull(
         self,
@@ -175,10 +169,14 @@ class Upstream:
         response = await self._follow(endpoint, method, url, headers, name)
         if response.status != 401:
             return response
-        wanted = bearer(response.headers.getall("WWW-Authenticate", []))
-        # The challenge is that of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
-        if not wanted or not await self._authorize(endpoint, response, name, wanted):
-            return response
+        try:
+            wanted = bearer(response.headers.getall("WWW-Authenticate", []))
+            # The challenge is of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
+            if not wanted or not await self._authorize(endpoint, response, name, wanted):
+                return response
+        except asyncio.CancelledError:
+            await response.close()
+            raise
         await response.close()
         return await self._follow(endpoint, method, response.url, headers, name)
 
@@ -191,12 +189,16 @@ class Upstream:
         body: AsyncIterator[bytes] | None = None,
         *,
         follow: bool = False,
+        connect: float | None = None,
     ) -> Response:
-        """Asks the origin exactly what the client asked, with the client's own headers. Raises EndpointError."""
+        """Asks the origin exactly what the client asked, with the client's own headers. Raises EndpointError.
+
+        With `connect`, on a connection of its own, which must be there within so many seconds, name and TLS included.
+        """
         url = URL(f"{endpoint.url}{target}", encoded=True)
         if follow:
             return await self._follow(endpoint, method, url, headers)
-        return await self._send(endpoint, method, url, headers, endpoint.tls, body)
+        return await self._send(endpoint, method, url, headers, endpoint.tls, body, connect)
 
     async def _follow(
         self, endpoint: Endpoint, method: str, url: URL, headers: Headers, token_for: str | None = None
@@ -229,13 +231,15 @@ class Upstream:
         headers: Headers,
         tls: Tls,
         body: AsyncIterator[bytes] | None = None,
+        connect: float | None = None,
     ) -> Response:
+        session = self._session if connect is None else self._unkept
         timeouts = self._config.timeouts
         # While a client uploads, silence from the registry means nothing.
         patience = _UPLOAD_ANSWER if body is not None else None
         try:
             async with asyncio.timeout(patience or timeouts.first_byte):
-                response = await self._session.request(
+                response = await session.request(
                     method,
                     url,
                     headers=headers,
@@ -243,7 +247,10 @@ class Upstream:
                     allow_redirects=False,
                     ssl=self._context(tls),
                     timeout=aiohttp.ClientTimeout(
-                        total=None, sock_connect=timeouts.connect, sock_read=patience or timeouts.stall
+                        total=None,
+                        connect=connect,
+                        sock_connect=timeouts.connect,
+                        sock_read=patience or timeouts.stall,
                     ),
                 )
         except aiohttp.ServerTimeoutError as error:
@@ -261,21 +268,23 @@ class Upstream:
         if known and not known.stale and refusal.sent_authorization != f"Bearer {known.value}":
             return True
         # One exchange, and one failure, for the many blobs of an image that are asked for at once.
-        exchange = self._exchanges.get(key)
-        if exchange is None:
-            exchange = self._exchanges[key] = asyncio.create_task(self._exchange(endpoint, wanted))
-            exchange.add_done_callback(lambda _: self._exchanges.pop(key, None))
-        token = await asyncio.shield(exchange)
-        if token:
-            self._remember(key, token)
-        elif self._tokens.get(key) is known:
-            self._tokens.pop(key, None)
-        return token is not None
+        renewal = self._renewals.get(key)
+        if renewal is None:
+            renewal = self._renewals[key] = asyncio.create_task(self._renew(key, endpoint, wanted))
+        return await asyncio.shield(renewal)
 
-    def _remember(self, key: tuple[URL, str], token: _Token) -> None:
-        if len(self._tokens) >= _MAX_TOKENS:
-            self._tokens = {k: t for k, t in self._tokens.items() if not t.stale}
-        self._tokens[key] = token
+    async def _renew(self, key: tuple[URL, str], endpoint: Endpoint, wanted: Bearer) -> bool:
+        try:
+            token = await self._exchange(endpoint, wanted)
+            if len(self._tokens) >= _MAX_TOKENS:
+                self._tokens = {k: t for k, t in self._tokens.items() if not t.stale}
+            # In one go with the end of the renewal: who is refused in between would begin another.
+            self._tokens.pop(key, None)
+            if token:
+                self._tokens[key] = token
+            return token is not None
+        finally:
+            del self._renewals[key]
 
     async def _exchange(self, endpoint: Endpoint, wanted: Bearer) -> _Token | None:
         try:
@@ -323,6 +332,19 @@ class Upstream:
                 context.verify_mode = ssl.CERT_NONE
             self._contexts[tls] = context
         return context
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        # The store holds the bytes a digest is of, and what passes through is not ours to change.
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        read_bufsize=_READ_AHEAD,
+        max_line_size=_MAX_HEADER,
+        max_field_size=_MAX_HEADER,
+    )
 
 
 def _reason(error: Exception) -> str:

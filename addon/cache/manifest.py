@@ -11,7 +11,7 @@ from addon.oci import MAX_MANIFEST, Digest, OciError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from addon.store import Store
+    from addon.cache.store import Store
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What is cached, what is known about it, and keeping it sound and small enough."""

@@ -1,0 +1,111 @@
+"""The proxy's port: bound by us, so that several processes can share it, and served by mitmproxy."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy.proxy.mode_servers import RegularInstance
+from mitmproxy.proxy.mode_specs import RegularMode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mitmproxy.addons.proxyserver import Proxyserver
+
+# Connections that the kernel keeps until a process takes them.
+QUEUE = 1024
+# Free ports that are tried until one is free for all addresses of a host.
+_ATTEMPTS = 10
+
+
+class ListenError(Exception):
+    """The proxy's address cannot be listened on."""
+
+
+class Listener(socket.socket):
+    """A socket whose queue stays as long as it is: asyncio would make it as short as its accept loop."""
+
+    def listen(self, backlog: int = QUEUE, /) -> None:
+        super().listen(QUEUE)
+
+
+def bind(host: str, port: int) -> list[Listener]:
+    """Listens on one port of every address of `host`, of all interfaces when it is "". Raises ListenError.
+
+    Port 0 is any free one, the same for all addresses.
+    """
+    try:
+        return _bind(host, port)
+    except (OSError, UnicodeError) as error:
+        # Negative numbers are those of name resolution.
+        number = getattr(error, "errno", 0)
+        why = os.strerror(number) if number > 0 else "there is no such address"
+        where = f"{f'[{host}]' if ':' in host else host}:{port}"
+        raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with --listen") from None
+
+
+def _bind(host: str, port: int) -> list[Listener]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # An address may come more than once.
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    for _ in range(_ATTEMPTS - 1 if port == 0 else 0):
+        try:
+            return _bind_all(addresses)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return _bind_all(addresses)
+
+
+def _bind_all(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Listener]:
+    listeners: list[Listener] = []
+    try:
+        for family, (host, port, *scope) in addresses:
+            if listeners:
+                port = listeners[0].getsockname()[1]
+            if listener := _listen(family, (host, port, *scope)):
+                listeners.append(listener)
+        if not listeners:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _listen(family: int, address: tuple[Any, ...]) -> Listener | None:
+    """None when this machine has no such address, as no IPv6 one where that is switched off."""
+    try:
+        listener = Listener(family, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has a socket of its own.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            return None
+        raise
+    return listener
+
+
+async def listen(proxyserver: Proxyserver, listeners: Sequence[Listener]) -> None:
+    """Has mitmproxy serve what connects to these, until `proxyserver.servers.update([])`."""
+    mode = RegularMode.parse("regular")
+    instance = RegularInstance(mode, proxyserver)
+    # Taken one at a time: the others in the queue are for whichever process is idle.
+    instance._servers = [
+        await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1) for listener in listeners
+    ]
+    # mitmproxy starts what its options say, and keeps what it has of that: this is what they say.
+    proxyserver.servers._instances[mode] = instance

@@ -1,0 +1,68 @@
+"""Several slices of content in one body: multipart/byteranges (RFC 9110, section 14.6)."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from typing import TYPE_CHECKING
+
+from addon.body import BodyCut
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from addon.body import Body
+
+
+class ByteRanges:
+    """A body of slices [start, end) of content that has `size` bytes; `open_part` opens each when its turn comes."""
+
+    def __init__(
+        self,
+        slices: Sequence[tuple[int, int]],
+        size: int,
+        media_type: str,
+        open_part: Callable[[int, int | None], Awaitable[Body]],
+    ) -> None:
+        # Random, so that no content can have it in it on purpose.
+        boundary = secrets.token_hex(16)
+        self.media_type = f"multipart/byteranges; boundary={boundary}"
+        self._left = deque(
+            (
+                f"\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {content_range(start, end, size)}"
+                "\r\n\r\n".encode("utf-8", "surrogateescape"),
+                start,
+                end,
+            )
+            for start, end in slices
+        )
+        self._end = f"\r\n--{boundary}--\r\n".encode()
+        self.length = sum(len(head) + end - start for head, start, end in self._left) + len(self._end)
+        self._open_part = open_part
+        self._part: Body | None = None
+
+    async def read(self) -> bytes:
+        if self._part:
+            if piece := await self._part.read():
+                return piece
+            await self.close()
+        if not self._left:
+            piece, self._end = self._end, b""
+            return piece
+        head, start, end = self._left[0]
+        try:
+            self._part = await self._open_part(start, end)
+        except OSError as error:
+            raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
+        self._left.popleft()
+        return head
+
+    async def close(self) -> None:
+        part, self._part = self._part, None
+        if part:
+            await part.close()
+
+
+def content_range(start: int, end: int, size: int) -> str:
+    """The value of Content-Range for the slice [start, end) of `size` bytes (RFC 9110, section 14.4)."""
+    return f"bytes {start}-{end - 1}/{size}"

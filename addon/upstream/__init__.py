@@ -1,0 +1,1 @@
+"""Mirrors and origins: which are asked, in which order, and how."""

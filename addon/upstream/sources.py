@@ -1,0 +1,268 @@
+"""The endpoints that may have some content, asked one after another until one has it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from addon import oci
+from addon.oci import Digest, Manifest
+from addon.upstream import quota, routing
+from addon.upstream.client import EndpointError
+from addon.upstream.health import Health
+from addon.upstream.quota import Quotas
+from addon.upstream.race import Race
+from addon.upstream.routing import Attempt, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from addon.config.model import Config, Endpoint, Rule
+    from addon.oci import Blob
+    from addon.upstream.client import Headers, Response, Upstream
+
+log = logging.getLogger("mirrortap")
+
+# What Docker Hub counts as a pull. HEADs and blobs are not.
+_COUNTED = "GET manifests"
+
+
+class NotFound(Exception):
+    """No endpoint brought the content to somebody without a credential."""
+
+    def __init__(self, attempts: list[Attempt]) -> None:
+        self.attempts = attempts
+
+
+@dataclass(frozen=True)
+class _Question:
+    rule: Rule
+    method: str
+    asked: Manifest | Blob
+    accept: Headers
+
+    @property
+    def path(self) -> str:
+        """Below the repository."""
+        return f"{'manifests' if isinstance(self.asked, Manifest) else 'blobs'}/{self.asked.reference}"
+
+    @property
+    def kind(self) -> str:
+        """What registries limit apart from other questions."""
+        return f"{self.method} {self.path.partition('/')[0]}"
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.rule.registry}/{self.asked.repository}"
+
+
+class Sources:
+    """Asks without the client's credential, as anybody may, and remembers which endpoints failed, or limit us."""
+
+    def __init__(self, upstream: Upstream, config: Config) -> None:
+        self._upstream = upstream
+        self._timeouts = config.timeouts
+        self._downloads = config.downloads
+        self._health = Health(Random())
+        self._quotas = Quotas(config.downloads.quota_floor)
+
+    def of(
+        self,
+        rule: Rule,
+        method: str,
+        asked: Manifest | Blob,
+        accept: Headers | None = None,
+        *,
+        spare: bool = False,
+    ) -> Search:
+        """`accept` is the Accept header, any manifest when None.
+
+        `spare` leaves out the endpoints whose rate limit is used up, or nearly; NotFound then says so.
+        """
+        if accept is None:
+            accept = [("Accept", oci.ACCEPT_ANY_MANIFEST)] if isinstance(asked, Manifest) else []
+        question = _Question(rule, method, asked, accept)
+        order = self.order(question)
+        spared = [endpoint for endpoint in order if spare and self._low(question.kind, endpoint)]
+        attempts = [Attempt(endpoint, "not asked, to spare what is left of its rate limit") for endpoint in spared]
+        return Search(self, question, [endpoint for endpoint in order if endpoint not in spared], attempts)
+
+    # For searches.
+
+    def order(self, question: _Question) -> list[Endpoint]:
+        """As configured; then those with a rate limit nearly used up, then those that rest."""
+        digest = question.asked.reference if isinstance(question.asked.reference, Digest) else None
+        by_quota = sorted(routing.endpoints(question.rule), key=lambda endpoint: self._low(question.kind, endpoint))
+        return self._health.order(by_quota, question.kind, digest, time.monotonic())
+
+    def patience(self, question: _Question, rival: Endpoint) -> float | None:
+        """Seconds that an endpoint gets to begin its answer before `rival` is asked as well; None: all it takes."""
+        # Impatience is no reason to spend the last of a rate limit.
+        if (rival.is_origin and not self._downloads.hedge_origin) or self._low(question.kind, rival):
+            return None
+        return self._timeouts.hedge or None
+
+    async def ask(self, question: _Question, endpoint: Endpoint, start: int, end: int | None) -> Response:
+        """The endpoint's answer about [start, end), whatever it is. Raises EndpointError."""
+        headers = question.accept
+        if start or end is not None:
+            headers = [*headers, ("Range", f"bytes={start}-{'' if end is None else end - 1}")]
+        response = await self._upstream.pull(
+            endpoint,
+            question.method,
+            question.asked.repository,
+            question.path,
+            headers,
+            registry=question.rule.registry,
+        )
+        self._quotas.note(endpoint, response.headers, time.monotonic())
+        return response
+
+    def answered(self, question: _Question, endpoint: Endpoint, asked: float, *, content: bool) -> None:
+        """It answers; `asked` is when it was asked, on the monotonic clock, here and below."""
+        if self._health.answered(endpoint, question.kind, asked, content=content):
+            log.info("%s: answers again (%s)", endpoint.name, question)
+
+    def failed(self, question: _Question, attempt: Attempt, asked: float) -> None:
+        endpoint, limit = attempt.endpoint, question.kind if attempt.status == 429 else None
+        rest = self._health.failed(endpoint, asked, time.monotonic(), wait=attempt.wait, kind=limit)
+        what = f" for {limit}" if limit else ""
+        log.warning("%s (%s); asked last%s for %.0f s", attempt, question, what, rest)
+
+    def outrun(self, question: _Question, endpoint: Endpoint, asked: float) -> None:
+        """It had not begun to answer when another, asked later, did."""
+        if rest := self._health.outrun(endpoint, asked, time.monotonic()):
+            log.warning("%s: slower than a rival, again (%s); asked last for %.0f s", endpoint.name, question, rest)
+
+    def lied(self, question: _Question, endpoint: Endpoint, digest: Digest) -> None:
+        """What it sent does not have the digest."""
+        rest = self._health.lied(endpoint, digest, time.monotonic())
+        log.warning("%s: sent something else (%s); asked last for %s for %.0f s", endpoint.name, question, digest, rest)
+
+    def _low(self, kind: str, endpoint: Endpoint) -> bool:
+        """Whether a rate limit for this kind of question is used up, or nearly."""
+        now = time.monotonic()
+        return self._health.limited(endpoint, kind, now) or (kind == _COUNTED and self._quotas.low(endpoint, now))
+
+
+class Search:
+    """One question to some endpoints. Each `next` goes on where the last one ended."""
+
+    def __init__(
+        self, sources: Sources, question: _Question, left: Iterable[Endpoint], attempts: list[Attempt]
+    ) -> None:
+        self._sources = sources
+        self._question = question
+        self._left = deque(left)
+        self._attempts = attempts
+        self._asked: dict[Endpoint, float] = {}  # when, the last time
+
+    @property
+    def asked(self) -> str:
+        """The tag or digest that is looked for."""
+        return str(self._question.asked.reference)
+
+    async def next(self, start: int = 0, end: int | None = None) -> Response:
+        """The next endpoint's answer that is the content, or of a slice [start, end) that (206) or the whole (200).
+
+        An endpoint that takes long to begin gets a rival. One that had it comes round again, after the others. Raises
+        NotFound.
+        """
+
+        async def ask(endpoint: Endpoint) -> Response:
+            return await self._sources.ask(self._question, endpoint, start, end)
+
+        async with Race(ask) as race:
+            while self._left or race.running:
+                ended = await race.ended(self._patience(race))
+                if not ended:
+                    self._enter(race)
+                elif found := await self._content(ended, start, end):
+                    return race.take(await self._won(race, found))
+        raise NotFound(self._attempts)
+
+    def reject(self, endpoint: Endpoint, reason: str) -> None:
+        """What the endpoint sent is of no use: it is not asked again."""
+        self._left.remove(endpoint)
+        self._note(Attempt(endpoint, reason))
+
+    def broke(self, endpoint: Endpoint) -> None:
+        """The endpoint began to send, and did not get to the end."""
+        self._sources.failed(self._question, Attempt(endpoint, "a body broke off"), self._asked[endpoint])
+
+    def lied(self, endpoint: Endpoint, digest: Digest) -> None:
+        """What the endpoint sent does not have the digest."""
+        self._sources.lied(self._question, endpoint, digest)
+
+    def _patience(self, race: Race[Response]) -> float | None:
+        """Seconds until the next endpoint is asked beside those that run; None: not before one of them ends."""
+        if not self._left:
+            return None
+        patience = self._sources.patience(self._question, self._left[0])
+        if patience is None:
+            return None
+        newest = max((self._asked[endpoint] for endpoint in race.running), default=-math.inf)
+        return max(0, newest + patience - time.monotonic())
+
+    def _enter(self, race: Race[Response]) -> None:
+        endpoint = self._left.popleft()
+        if slow := race.running:
+            log.info("%s: slow to answer (%s); %s is asked as well", slow[-1].name, self._question, endpoint.name)
+        self._asked[endpoint] = time.monotonic()
+        race.start(endpoint)
+
+    async def _content(
+        self, ended: list[tuple[Endpoint, Response | EndpointError]], start: int, end: int | None
+    ) -> list[Response]:
+        """Those answers that are the content; the others are noted and closed."""
+        found = []
+        for endpoint, answer in ended:
+            if isinstance(answer, EndpointError):
+                self._note(Attempt(endpoint, str(answer)))
+            elif problem := _problem(answer, start, end):
+                await answer.close()
+                self._note(problem)
+            else:
+                self._sources.answered(self._question, endpoint, self._asked[endpoint], content=True)
+                found.append(answer)
+        return found
+
+    async def _won(self, race: Race[Response], found: list[Response]) -> Response:
+        """The first of the answers; the others stay in line for when it breaks off."""
+        winner, *late = found
+        for response in late:
+            await response.close()
+        began = self._asked[winner.endpoint]
+        slow = [endpoint for endpoint in race.running if self._asked[endpoint] < began]
+        for endpoint in slow:
+            self._sources.outrun(self._question, endpoint, self._asked[endpoint])
+        ready = [*(response.endpoint for response in late), *race.running[len(slow) :]]
+        self._left = deque([*ready, *self._left, *slow, winner.endpoint])
+        return winner
+
+    def _note(self, attempt: Attempt) -> None:
+        self._attempts.append(attempt)
+        asked = self._asked[attempt.endpoint]
+        if attempt.verdict is Verdict.FAILED:
+            self._sources.failed(self._question, attempt, asked)
+        else:
+            self._sources.answered(self._question, attempt.endpoint, asked, content=False)
+
+
+def _problem(response: Response, start: int, end: int | None) -> Attempt | None:
+    """Why an answer is not the content that was asked for."""
+    endpoint, status = response.endpoint, response.status
+    if (start or end is not None) and status == 206:
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            return Attempt(endpoint, "sends another range than was asked for")
+    elif routing.judge(status) is not Verdict.FOUND:
+        wait = quota.wait(status, response.headers, time.time())
+        return Attempt(endpoint, f"HTTP {status}", status, response.headers.get("Retry-After"), wait)
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        return Attempt(endpoint, "answers with a web page: it is no registry, or something stands before it")
+    encoding = response.headers.get("Content-Encoding", "identity")
+    return Attempt(endpoint, f"sends the body {encoding}-encoded, unasked") if encoding != "identity" else None
