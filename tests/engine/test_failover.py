@@ -29,6 +29,16 @@ class OtherTotal:
             answer.headers["Content-Range"] = answer.headers["Content-Range"].replace(f"/{SIZE}", f"/{SIZE + 1}")
 
 
+class OneMegabyteAtMost:
+    """Of whatever range is asked for, as RFC 9110 allows (15.3.7)."""
+
+    def apply(self, answer: Answer, request: Seen) -> None:
+        if "Content-Range" in answer.headers:
+            answer.body = answer.body[:1_000_000]
+            start = int(answer.headers["Content-Range"].removeprefix("bytes ").partition("-")[0])
+            answer.headers["Content-Range"] = f"bytes {start}-{start + len(answer.body) - 1}/{SIZE}"
+
+
 async def holding(setup: Setup, **kind: object) -> FakeRegistry:
     registry = await setup.registry(**kind)
     registry.content.put_blob(NAME, DATA)
@@ -134,6 +144,16 @@ async def test_whoever_sent_something_else_is_asked_last_about_it(setup: Setup) 
     assert len(first.seen("blob", method="GET")) == 1
     assert sent(second) == SIZE
     assert proxy.unfinished() == []
+
+
+async def test_an_endpoint_that_sends_less_than_asked_for_is_asked_for_the_rest(setup: Setup) -> None:
+    first, second = await holding(setup), await holding(setup)
+    first.inject(Truncate(SIZE // 3), kind="blob", method="GET", times=1)
+    second.inject(OneMegabyteAtMost(), kind="blob", method="GET")
+    got = await setup.proxy(None, first, second).get(blob(DIGEST))
+    assert (got.cut, got.digest) == (None, DIGEST)
+    assert sent(second) == 1_000_000
+    assert sent(first, second) == SIZE
 
 
 async def test_whoever_has_another_size_is_passed_over(setup: Setup) -> None:
