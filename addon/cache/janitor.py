@@ -31,8 +31,10 @@ log = logging.getLogger("mirrortap")
 
 # Seconds between two looks at the space while nobody asks for one.
 _INTERVAL = 10.0
-# A look is followed by a pause of so many times its length, so that many small downloads do not keep it looking.
+# After a look there is a pause of so many times its length, so that many small downloads do not keep it looking;
+# and at most so many seconds, so that large ones do not fill the disk meanwhile.
 _PAUSE = 10
+_LONGEST_PAUSE = 1.0
 # Seconds after which the files are looked through for what is not known.
 _RECONCILING = 3600.0
 # Seconds that what is left of a download is worth resuming.
@@ -95,7 +97,7 @@ class Janitor:
             self._nudged.clear()
             begun = time.monotonic()
             await self.make_room()
-            await _wait(self._stopping, min(_PAUSE * (time.monotonic() - begun), _INTERVAL))
+            await _wait(self._stopping, min(_PAUSE * (time.monotonic() - begun), _LONGEST_PAUSE))
             await _wait(self._nudged, _INTERVAL)
 
     async def make_room(self) -> None:
