@@ -94,7 +94,7 @@ class ByDigest:
     def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest, spare: bool) -> Fill:
         registry, repository = request.rule.registry, asked.repository
 
-        def question() -> Search:
+        def new_search() -> Search:
             return self._sources.of(request.rule, "GET", asked, spare=spare)
 
         def filled() -> None:
@@ -103,7 +103,7 @@ class ByDigest:
             if isinstance(asked, Manifest):
                 self._index.note()
 
-        fill = self._fills.start(digest, (registry, repository), question, filled)
+        fill = self._fills.start(digest, (registry, repository), new_search, filled)
         fill.sparing = spare
         return fill
 

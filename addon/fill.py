@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from addon.oci import Digest
     from addon.upstream.sources import Search
 
-    Question = Callable[[], Search]
+    NewSearch = Callable[[], Search]
 
 log = logging.getLogger("mirrortap")
 
@@ -47,7 +47,7 @@ class Outcome(Enum):
 class Fill:
     """One download of one digest into the cache, by this process or, as long as that holds the lock, by another."""
 
-    def __init__(self, digest: Digest, repository: tuple[str, str], question: Question, pace: Pace) -> None:
+    def __init__(self, digest: Digest, repository: tuple[str, str], new_search: NewSearch, pace: Pace) -> None:
         self.digest = digest
         self.repository = repository  # (registry, repository) that is known to hold it
         self.sparing = False  # whether it is asked for only where no rate limit is used up by that
@@ -59,7 +59,7 @@ class Fill:
         self.trouble: OSError | None = None  # what was wrong with the cache
         self.unwanted: Callable[[], None] = lambda: None  # called when the last reader has left
         self.readers = 0
-        self._question = question
+        self._new_search = new_search
         self._pace = pace
         self._partial: Partial | None = None
         self._written = 0
@@ -122,7 +122,7 @@ class Fill:
         return _Reading(body, self)
 
     async def _apart(self, start: int, end: int | None) -> Body | None:
-        download = Download(self._question(), self._pace, start, end)
+        download = Download(self._new_search(), self._pace, start, end)
         try:
             await download.open()
         except NotFound:
@@ -214,7 +214,7 @@ class Fill:
     async def _download(self, partial: Partial) -> None:
         """All of it, or what is missing, from one endpoint or several; verified, then stored."""
         begun = await finish(partial.resumable)
-        download = Download(self._question(), self._pace, begun)
+        download = Download(self._new_search(), self._pace, begun)
         try:
             await download.open()
         except NotFound:
@@ -226,7 +226,7 @@ class Fill:
                 raise DigestMismatch("what another worker left of it is of no use") from None
             await finish(partial.restart)
             begun = 0
-            download = Download(self._question(), self._pace)
+            download = Download(self._new_search(), self._pace)
             await download.open()
         try:
             facts = Facts(*self._asker, download.source, download.size, download.media_type)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from addon.cache.store import Store
     from addon.config.model import Pace
-    from addon.fill import Question
+    from addon.fill import NewSearch
     from addon.oci import Digest
 
 log = logging.getLogger("mirrortap")
@@ -57,15 +57,15 @@ class Fills:
         return time.monotonic() >= self._rested
 
     def start(
-        self, digest: Digest, repository: tuple[str, str], question: Question, filled: Callable[[], None]
+        self, digest: Digest, repository: tuple[str, str], new_search: NewSearch, filled: Callable[[], None]
     ) -> Fill:
-        """Starts a fill; `question` asks the endpoints anew; `filled` is called when the content is in the store."""
-        return self._start(digest, repository, question, filled, tries=2)
+        """Starts a fill; `new_search` asks the endpoints anew; `filled` is called when the content is in the store."""
+        return self._start(digest, repository, new_search, filled, tries=2)
 
     def _start(
-        self, digest: Digest, repository: tuple[str, str], question: Question, filled: Callable[[], None], tries: int
+        self, digest: Digest, repository: tuple[str, str], new_search: NewSearch, filled: Callable[[], None], tries: int
     ) -> Fill:
-        fill = self._running[digest] = Fill(digest, repository, question, self._pace)
+        fill = self._running[digest] = Fill(digest, repository, new_search, self._pace)
 
         async def run() -> None:
             try:
@@ -85,7 +85,7 @@ class Fills:
                     self._rested = time.monotonic() + _REST
                 case Outcome.LIED if tries > 1 and not self.running(digest):
                     # Whoever lied is asked last now.
-                    self._start(digest, repository, question, filled, tries - 1)
+                    self._start(digest, repository, new_search, filled, tries - 1)
 
         self._tasks[fill] = asyncio.create_task(run(), name=f"fill {digest}")
         self._tasks[fill].add_done_callback(lambda _: self._tasks.pop(fill))
