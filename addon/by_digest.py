@@ -114,11 +114,17 @@ class ByDigest:
         if size is None:
             return None
 
+        opened = 0
+
         async def body(start: int, end: int | None) -> Body:
+            nonlocal opened
+            opened += 1
             try:
                 return SparedBody(FileBody(self._contents.open(digest), start, end), past)
             except OSError:
-                # Of several ranges, later ones are opened later: by then it may be gone.
+                if opened == 1:
+                    raise
+                # Of several ranges, later ones are opened later, when others have been sent.
                 return await past(start, end)
 
         async def past(start: int, end: int | None) -> Body:
@@ -130,7 +136,10 @@ class ByDigest:
             rest = RelayedBody(download)
             return VerifiedBody(rest, digest, download.source) if (start, end) == (0, size) else rest
 
-        return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+        try:
+            return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+        except FileNotFoundError:
+            return None  # evicted just now
 
     def manifest(
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None

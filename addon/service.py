@@ -79,7 +79,7 @@ class Service:
 
     @cached_property
     def engine(self) -> Engine:
-        """Made at the first request, for it needs a running event loop."""
+        """Made when the proxy is up, for it needs a running event loop; from then on the cache is kept in order."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()

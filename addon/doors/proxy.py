@@ -53,6 +53,9 @@ class ProxyDoor:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def running(self) -> None:
+        _ = self._service.engine
+
     # Connections.
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:

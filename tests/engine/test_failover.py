@@ -10,7 +10,7 @@ from support.config import QUICK
 from support.faults import Answer, Chunked, Corrupt, Seen, Slow, Status, Truncate
 from support.images import sha256
 
-from engine.harness import NAME, RawExchange, RawServer, blob, read
+from engine.harness import NAME, RawExchange, RawServer, blob, committed, read
 
 if TYPE_CHECKING:
     from support.certificates import Authority
@@ -139,8 +139,11 @@ async def test_whoever_sent_something_else_is_asked_last_about_it(setup: Setup) 
     first.inject(Corrupt(), kind="blob", method="GET")
     proxy = setup.proxy(None, first, second)
     assert (await proxy.get(blob(DIGEST))).cut
+    # It is downloaded again for whoever comes next.
+    await committed(DIGEST)
+    assert proxy.cached() == {DIGEST}
     got = await proxy.get(blob(DIGEST))
-    assert (got.cut, got.digest) == (None, DIGEST)
+    assert (got.cut, got.digest, got.served.how) == (None, DIGEST, "hit")
     assert len(first.seen("blob", method="GET")) == 1
     assert sent(second) == SIZE
     assert proxy.unfinished() == []
