@@ -265,6 +265,10 @@ class RawExchange:
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
+        # Else one who never stops would not notice that the other has gone.
+        await asyncio.sleep(0)
+        if self.writer.is_closing():
+            raise ConnectionResetError
 
     async def answer(self, status: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> None:
         """A whole answer, after which the connection ends in good order."""
