@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import time
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -63,6 +65,7 @@ class Fill:
         self._pace = pace
         self._partial: Partial | None = None
         self._written = 0
+        self._seen, self._grew = -1, 0.0  # bytes of another process's file, and when they became more
         self._failure: BodyCut | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Condition()
@@ -206,9 +209,15 @@ class Fill:
 
     async def _follow(self, partial: Partial) -> None:
         """Shows what another process has written so far, then waits a moment."""
+        size, now = partial.size, time.monotonic()
+        if size != self._seen:
+            self._seen, self._grew = size, now
+        elif not self.verified and now - self._grew > 2 * self._pace.window:
+            # It holds the lock and lives, but does not get on: whoever waits here must not hang with it.
+            raise OSError(errno.ETIMEDOUT, "another worker's download stands still")
         if facts := partial.facts():
             self._know(facts)
-            await self._moved(partial.size, verified=facts.verified)
+            await self._moved(size, verified=facts.verified)
         await asyncio.sleep(_LOOK)
 
     async def _download(self, partial: Partial) -> None:

@@ -149,6 +149,23 @@ async def test_each_worker_hears_itself_what_cannot_be_had(workers: list[Proxy],
     assert workers[0].unfinished() == []
 
 
+@pytest.mark.parametrize("begun", [0, SIZE // 2], ids=["nothing", "half"])
+async def test_a_worker_that_hangs_takes_nobody_with_it(begun: int, setup: Setup, mirror: FakeRegistry) -> None:
+    """It holds the lock and does not get on: whoever follows gets the rest straight from upstream."""
+    mirror.content.put_blob(NAME, DATA)
+    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "200ms"})
+    hanging = Store(proxy.cache).begin(Digest.parse(DIGEST))
+    assert hanging.claim() is Claim.OURS
+    if begun:
+        hanging.announce(Facts(REGISTRY, NAME, "a mirror", SIZE, None))
+        hanging.write(DATA[:begun])
+    got = await proxy.get(blob(DIGEST))
+    assert (got.status, got.cut, got.digest) == (200, None, DIGEST)
+    # The last byte that is there is never shown before the digest is right.
+    assert mirror.traffic.sent[DIGEST] == SIZE - max(0, begun - 1)
+    hanging.close()
+
+
 async def test_what_one_worker_left_another_goes_on_with(
     workers: list[Proxy], mirror: FakeRegistry, setup: Setup
 ) -> None:
