@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 REQUESTS = 600  # a round
-ROUNDS = int(os.environ.get("SOAK_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "2"))  # before it is looked at, and then again as many
 CLIENTS = 6
 
 
@@ -118,17 +118,20 @@ def test_nothing_grows(app: Image, loop_thread: LoopThread, start_proxy: Serve) 
         )
     )
     farm = Farm(proxy, bulk, app)
-    farm.round(1)
-    before = state(proxy)
-    for seed in range(2, 2 + ROUNDS):
+    # Allocators take some rounds until they have what they need.
+    trace = []
+    for seed in range(2 * ROUNDS):
         farm.round(seed)
+        trace.append(state(proxy))
+    before = trace[ROUNDS - 1]
     # Connections end a moment after their clients have gone.
     deadline = time.monotonic() + 20
     while (after := state(proxy)).descriptors > before.descriptors and time.monotonic() < deadline:
         time.sleep(0.2)
-    print(before.descriptors, after.descriptors, before.memory, after.memory)
+    print("MiB after each round:", *(each.memory for each in trace))
+    print("descriptors:", *(each.descriptors for each in trace), after.descriptors)
     assert after.descriptors <= before.descriptors + CLIENTS
-    assert after.memory <= before.memory * 1.2
+    assert after.memory <= before.memory * 1.15
     cached = sum(file.stat().st_size for file in (proxy.cache / "blobs").rglob("*") if file.is_file())
     assert cached <= 220_000_000
     strange = {name for name in after.files if not name.startswith("cache/partial/")} - before.files
