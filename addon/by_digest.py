@@ -129,12 +129,7 @@ class ByDigest:
 
         async def past(start: int, end: int | None) -> Body:
             self.warn_of_store(OSError(0, "it cannot be read"))
-            try:
-                download = await self._open(request, asked, start, end)
-            except NotFound:
-                raise BodyCut("the cache cannot be read, and no endpoint has the rest") from None
-            rest = RelayedBody(download)
-            return VerifiedBody(rest, digest, download.source) if (start, end) == (0, size) else rest
+            return await self._slice(request, asked, start, end)
 
         try:
             return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
@@ -175,18 +170,30 @@ class ByDigest:
                 return self.described(request, response, digest)
         download = await self._open(request, asked)
 
+        whole = False
+
         async def body(start: int, end: int | None) -> Body:
-            if (start, end) == (0, download.size):
+            nonlocal whole
+            whole = (start, end) == (0, download.size)
+            if whole:
                 return VerifiedBody(RelayedBody(download), digest, download.source)
-            await download.close()
-            try:
-                return RelayedBody(await self._open(request, asked, start, end))
-            except NotFound:
-                raise BodyCut("no endpoint has this range") from None
+            return await self._slice(request, asked, start, end)
 
         served = Served("miss from", download.source)
         media_type = download.media_type or _BLOB_TYPE
-        return await reply.content(request, digest, download.size, media_type, served, body)
+        try:
+            return await reply.content(request, digest, download.size, media_type, served, body)
+        finally:
+            # A range is asked for by itself, and one that does not exist by nobody.
+            if not whole:
+                await download.close()
+
+    async def _slice(self, request: Request, asked: Manifest | Blob, start: int, end: int | None) -> Body:
+        """The slice [start, end) past the store. Raises BodyCut."""
+        try:
+            return RelayedBody(await self._open(request, asked, start, end))
+        except NotFound:
+            raise BodyCut("no endpoint has the rest of it") from None
 
     async def _open(self, request: Request, asked: Manifest | Blob, start: int = 0, end: int | None = None) -> Download:
         """The slice [start, end) as endpoints have it. Raises NotFound."""

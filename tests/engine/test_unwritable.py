@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import shutil
 from typing import TYPE_CHECKING
@@ -67,6 +68,23 @@ async def test_many_at_once_are_all_served(setup: Setup, mirror: FakeRegistry, i
     replace_by_a_file(proxy, "partial")
     replies = await asyncio.gather(*(proxy.get(blob(image.layers[1].digest)) for _ in range(10)))
     assert {(got.status, got.data, got.cut) for got in replies} == {(200, image.layers[1].data, None)}
+
+
+async def test_ranges_leave_no_connection_open(setup: Setup, mirror: FakeRegistry, image: Image) -> None:
+    """The whole is asked for first, to know its size: nobody reads that when only a part is wanted, or none exists."""
+    mirror.add(image, NAME)
+    gate = asyncio.Event()
+    mirror.inject(Slow(gate, after=1000), kind="blob", times=3)
+    layer = image.layers[1]
+    proxy = setup.proxy(None, mirror)
+    replace_by_a_file(proxy, "partial")
+    begun = len(os.listdir("/proc/self/fd"))
+    for asked, status in (f"{layer.size}-", 416), ("0-4", 206), ("1-5,9-9", 206):
+        got = await proxy.get(blob(layer.digest), Range=f"bytes={asked}")
+        assert (got.status, got.cut) == (status, None)
+        # Two ends of at most one kept connection: a body that nobody reads would hold another pair.
+    gate.set()
+    assert len(os.listdir("/proc/self/fd")) <= begun + 4
 
 
 async def test_wrong_bytes_are_cut_all_the_same(setup: Setup, mirror: FakeRegistry, image: Image) -> None:
