@@ -7,7 +7,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from addon.upstream.client import EndpointError
+from addon.upstream.response import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

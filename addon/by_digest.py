@@ -15,14 +15,14 @@ from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from addon.body import Body
-    from addon.cache.access import Links
     from addon.cache.contents import Contents
     from addon.cache.index import Index
+    from addon.cache.links import Links
     from addon.config.model import Pace
     from addon.fill import Fill
     from addon.fills import Fills
     from addon.oci import Blob
-    from addon.upstream.client import Response
+    from addon.upstream.response import Response
     from addon.upstream.sources import Search, Sources
 
 log = logging.getLogger("mirrortap")

@@ -16,19 +16,19 @@ from addon.patience import Patience
 from addon.questions import Questions
 from addon.reply import Reply, Request, Served
 from addon.upstream import routing
-from addon.upstream.client import EndpointError
+from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addon.by_digest import ByDigest
-    from addon.cache.access import Links
     from addon.cache.contents import Contents
     from addon.cache.index import Index
+    from addon.cache.links import Links
     from addon.cache.tags import Tags
     from addon.questions import Question
-    from addon.upstream.client import Response
+    from addon.upstream.response import Response
     from addon.upstream.sources import Sources
 
     _Key = tuple[str, str, str, frozenset[str]]  # registry, repository, tag, manifest types accepted

@@ -13,13 +13,13 @@ from addon.cache.index import Index
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
 from addon.relay import Relay
 from addon.upstream import routing
-from addon.upstream.client import EndpointError
+from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt, Verdict
 from addon.upstream.sources import NotFound, Sources
 
 if TYPE_CHECKING:
-    from addon.cache.access import Links
     from addon.cache.contents import Contents
+    from addon.cache.links import Links
     from addon.cache.store import Store
     from addon.cache.tags import Tags
     from addon.config.model import Config

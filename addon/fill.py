@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SparedBody, VerifiedBody
 from addon.cache.partial import Claim, DigestMismatch, Facts
-from addon.upstream.client import EndpointError
 from addon.upstream.download import Download
+from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from addon.oci import Digest, OciError
 from addon.patience import Lately
 from addon.reply import Reply, Request, Served
 from addon.upstream import routing
-from addon.upstream.client import EndpointError
+from addon.upstream.response import EndpointError
 
 if TYPE_CHECKING:
     from addon.body import Body
     from addon.config.model import Endpoint
     from addon.oci import Blob, Manifest
-    from addon.upstream.client import Response, Upstream
+    from addon.upstream.client import Upstream
+    from addon.upstream.response import Response
 
 # What of a client's pull means something to the origin.
 _PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from addon.cache import database, rebuild
-from addon.cache.access import Links
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
+from addon.cache.links import Links
 from addon.cache.pins import Pins
 from addon.cache.store import Store, StoreError
 from addon.cache.tags import Tags

@@ -19,8 +19,8 @@ from addon.oci import Digest, OciError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from addon.cache.access import Links
     from addon.cache.contents import Contents
+    from addon.cache.links import Links
     from addon.cache.store import Store
     from addon.cache.tags import Tags
 

@@ -12,22 +12,25 @@ import os
 import re
 import ssl
 import tomllib
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from addon.config import wellknown
 from addon.config.model import (
-    Amount,
+    Admission,
+    Auth,
+    Beliefs,
     Config,
     ConfigError,
     Downloads,
     Endpoint,
     KeyPair,
+    Lives,
     Rule,
+    Secret,
     Space,
     Timeouts,
     Tls,
@@ -35,86 +38,12 @@ from addon.config.model import (
     is_address,
     origin_of,
 )
+from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share
 from ca.authority import AuthorityError, dns_name
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = {"B": 1} | {
-    prefix + unit: base**power
-    for base, prefixes, unit in ((1000, "kMGT", "B"), (1024, "KMGT", "iB"))
-    for power, prefix in enumerate(prefixes, 1)
-}
-_NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
 _PATH = re.compile(r"[a-z0-9._/-]*")
-
-
-def _seconds(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError('write a duration as a string, like "500ms", "5s" or "10m"')
-    match = re.fullmatch(rf"{_NUMBER}(ms|s|m|h|d)", value.strip())
-    if not match:
-        raise ValueError(f'{value!r} is not a duration: write "500ms", "5s", "10m", "2h" or "1d"')
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _size(text: str) -> int | None:
-    match = re.fullmatch(rf"{_NUMBER}({'|'.join(_SIZES)})", text.strip())
-    return int(Decimal(match[1]) * _SIZES[match[2]]) if match else None
-
-
-def _part(text: str) -> float | None:
-    match = re.fullmatch(rf"{_NUMBER}%", text.strip())
-    if match and float(match[1]) > 100:
-        raise ValueError("is more than 100%")
-    return float(match[1]) / 100 if match else None
-
-
-def _bytes(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError('write a number of bytes as a string, like "10kB" or "1MiB"')
-    size = _size(value)
-    if size is None:
-        raise ValueError(f'{value!r} is not a number of bytes: write "500B", "10kB", "1MB" or "1MiB"')
-    return size
-
-
-def _share(value: object) -> float:
-    if not isinstance(value, str):
-        raise ValueError('write a share as a string, like "25%"')
-    share = _part(value)
-    if share is None:
-        raise ValueError(f'{value!r} is not a share: write "0%", "25%" or "100%"')
-    return share
-
-
-def _amount(value: object) -> Amount:
-    if not isinstance(value, str):
-        raise ValueError('write an amount as a string, like "20GB", "20GiB" or "75%" (of the disk)')
-    size, share = _size(value), _part(value)
-    if size is None and share is None:
-        raise ValueError(f'{value!r} is not an amount: write "500MB", "20GB", "20GiB" or "75%" (of the disk)')
-    return Amount(size or 0, share or 0.0)
-
-
-def _something(amount: Amount) -> Amount:
-    if amount == Amount():
-        raise ValueError("nothing could be cached")
-    return amount
-
-
-def _not_everything(amount: Amount) -> Amount:
-    if amount.share == 1:
-        raise ValueError("nothing could be cached")
-    return amount
-
-
-Duration = Annotated[float, BeforeValidator(_seconds)]
-Positive = Annotated[Duration, Field(gt=0)]
-Bytes = Annotated[int, BeforeValidator(_bytes)]
-Share = Annotated[float, BeforeValidator(_share)]
-Most = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_something)]
-Least = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_not_everything)]
 
 
 class _Table(BaseModel):
@@ -124,6 +53,16 @@ class _Table(BaseModel):
 class _KeyPairTable(_Table):
     key: str
     cert: str
+
+
+class _AuthTable(_Table):
+    username: str | None = None
+    password_file: str | None = None
+    password_env: str | None = None
+    token_file: str | None = None
+    token_env: str | None = None
+    docker_config: str | None = None
+    use: Literal["always", "when-client-has-none"] = Auth.use
 
 
 class _RegistryTable(_Table):
@@ -137,6 +76,8 @@ class _RegistryTable(_Table):
     fallback: bool = True
     tag_ttl: Duration | None = None
     mode: Literal["online", "offline"] | None = None
+    access: Literal["open", "checked"] = "checked"
+    auth: _AuthTable | None = None
 
 
 class _MirrortapTable(_Table):
@@ -153,6 +94,19 @@ class _MirrortapTable(_Table):
     min_rate: Bytes = Downloads.min_rate
     keep_filling_from: Share = Downloads.keep_from
     quota_floor: Annotated[int, Field(ge=0)] = Downloads.quota_floor
+    public_ttl: Duration = Beliefs.public
+    private_ttl: Duration = Beliefs.private
+    access_ttl: Duration = Beliefs.access
+    access_grace: Duration = Beliefs.grace
+    allow_clients: Networks = list(Admission.clients)
+    proxy_users: str | None = None
+    tunnel: Literal["all", "registries"] | list[str] = "all"
+    tunnel_ports: list[Port] = sorted(Admission.ports)
+    connections_per_client: Annotated[int, Field(ge=1)] = Admission.connections
+    header_timeout: Positive = Admission.header
+    idle_timeout: Positive = Admission.idle
+    leaf_life: Positive = Lives.leaf
+    intermediate_life: Positive = Lives.intermediate
 
 
 class _File(BaseModel):
@@ -253,6 +207,9 @@ class _Reader:
             Timeouts(own.connect_timeout, own.first_byte_timeout, own.stall_timeout, own.hedge_delay, own.stale_after),
             Space(own.cache_size, own.min_free),
             Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
+            Beliefs(own.public_ttl, own.private_ttl, own.access_ttl, own.access_grace),
+            self._admission(),
+            Lives(own.leaf_life, own.intermediate_life),
             tag_ttl=own.tag_ttl,
             source=self._path,
             warnings=tuple(warnings),
@@ -274,7 +231,7 @@ class _Reader:
         if table.fallback:
             origins = self._origin(registry, key, table)
         ttl = self._file.mirrortap.tag_ttl if table.tag_ttl is None else table.tag_ttl
-        rule = Rule(registry, origins, mirrors, ttl)
+        rule = Rule(registry, origins, mirrors, ttl, open=table.access == "open")
         return rule.taken_offline() if table.mode == "offline" else rule
 
     def _origin(self, registry: str, key: str, table: _RegistryTable) -> tuple[Endpoint, ...]:
@@ -292,7 +249,8 @@ class _Reader:
             self._fail(where, f'{table.server!r} has a path: only "scheme://host[:port]" can be an origin')
         authority = self._authority(url.netloc, where)
         tls = self._tls[registry]
-        return (Endpoint(_registry(authority), _url(url.scheme, authority), tls=tls, is_origin=True),)
+        auth = self._auth(registry)
+        return (Endpoint(_registry(authority), _url(url.scheme, authority), tls=tls, is_origin=True, auth=auth),)
 
     def _mirror(self, mirror: str, where: str) -> tuple[Endpoint, ...]:
         if "://" in mirror:
@@ -317,7 +275,39 @@ class _Reader:
         tls = self._tls.get(registry, Tls())
         schemes = ["https"] if table.insecure or not http else []
         schemes += ["http"] if http else []
-        return tuple(Endpoint(name, _url(s, authority), path, tls, is_origin) for s in schemes)
+        auth = self._auth(registry)
+        return tuple(Endpoint(name, _url(s, authority), path, tls, is_origin, auth) for s in schemes)
+
+    def _auth(self, registry: str) -> Auth | None:
+        """The credential in a registry's own table."""
+        key, table = self._tables.get(registry, ("", _RegistryTable()))
+        own = table.auth
+        if own is None:
+            return None
+        where = f'registry."{key}".auth'
+        password = self._secret(f"{where}.password", own.password_file, own.password_env)
+        token = self._secret(f"{where}.token", own.token_file, own.token_env)
+        config = self._resolve(own.docker_config, f"{where}.docker-config") if own.docker_config else None
+        return Auth(registry, own.username, password, token, config, own.use)
+
+    def _secret(self, where: str, file: str | None, env: str | None) -> Secret | None:
+        if file is None and env is None:
+            return None
+        return Secret(self._resolve(file, f"{where}-file") if file else None, env)
+
+    def _admission(self) -> Admission:
+        own = self._file.mirrortap
+        users = self._resolve(own.proxy_users, "mirrortap.proxy-users") if own.proxy_users else None
+        tunnel = tuple(own.tunnel) if isinstance(own.tunnel, list) else own.tunnel
+        return Admission(
+            tuple(own.allow_clients),
+            users,
+            tunnel,
+            frozenset(own.tunnel_ports),
+            own.connections_per_client,
+            own.header_timeout,
+            own.idle_timeout,
+        )
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
         where = f'registry."{key}"'

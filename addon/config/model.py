@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from addon.config import wellknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
@@ -34,6 +37,30 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """Where a secret is kept, never what it is: a file, or an environment variable of the proxy."""
+
+    file: Path | None = None
+    env: str | None = None
+
+
+@dataclass(frozen=True)
+class Auth:
+    """The proxy's own credential for an endpoint; one of three kinds.
+
+    `username` with `password`; a bearer `token`; or what a Docker `config.json` holds for `registry`, credential
+    helpers included. `use`: at an origin, instead of the clients' own, or only where theirs does not do.
+    """
+
+    registry: str  # the host that it is for, as config.json names it
+    username: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+    docker_config: Path | None = None
+    use: Literal["always", "when-client-has-none"] = "when-client-has-none"
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """An origin or a mirror, as something to connect to.
 
@@ -46,6 +73,7 @@ class Endpoint:
     path: str = ""
     tls: Tls = Tls()
     is_origin: bool = False
+    auth: Auth | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +85,7 @@ class Rule:
     mirrors: tuple[Endpoint, ...] = ()
     tag_ttl: float = 0.0  # seconds that a tag is believed without asking again
     offline: bool = False  # what is cached is all there is; such a rule has no endpoints
+    open: bool = False  # whoever may use the proxy may read what is cached of it
 
     def taken_offline(self) -> Rule:
         return replace(self, origins=(), mirrors=(), offline=True)
@@ -108,6 +137,56 @@ class Downloads:
 
 
 @dataclass(frozen=True)
+class Beliefs:
+    """Seconds: how long it is believed that everybody may read a repository, that not everybody may, that a client may
+    (at most as long as its token lives); and for how long after it was shown that counts while the origin cannot be
+    reached."""
+
+    public: float = 3600.0
+    private: float = 300.0
+    access: float = 300.0
+    grace: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lives:
+    """Seconds that certificates are issued for."""
+
+    leaf: float = 7 * 86400.0
+    intermediate: float = 365 * 86400.0
+
+
+_PRIVATE = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who may use the proxy, and for what besides registries.
+
+    `clients` may connect, at most `connections` at once from one address, and log in when there is a file of `users`
+    (htpasswd). `tunnel`: to which hosts that are not intercepted (`host` or `host:port`), at which of `ports`.
+    `header`: seconds that the head of a request may take; `idle`: that a connection may be without a byte.
+    """
+
+    clients: tuple[Network, ...] = tuple(map(ipaddress.ip_network, _PRIVATE))
+    users: Path | None = None
+    tunnel: Literal["all", "registries"] | tuple[str, ...] = "all"
+    ports: frozenset[int] = frozenset({443, 80})
+    connections: int = 512
+    header: float = 30.0
+    idle: float = 600.0
+
+
+@dataclass(frozen=True)
 class Pace:
     """What an endpoint must keep up: `rate` in bytes a second, over `window` seconds of waiting for it."""
 
@@ -124,6 +203,9 @@ class Config:
     timeouts: Timeouts = Timeouts()
     space: Space = Space()
     downloads: Downloads = Downloads()
+    beliefs: Beliefs = Beliefs()
+    admission: Admission = Admission()
+    lives: Lives = Lives()
     tag_ttl: float = 0.0
     offline: bool = False  # nothing is connected to, other hosts included
     source: Path | None = None

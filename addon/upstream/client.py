@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
 import ssl
-import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import aiohttp
 import certifi
@@ -17,13 +13,12 @@ from yarl import URL
 
 from addon import __version__
 from addon.config.model import Config, Endpoint, Tls, host_of
-from addon.upstream.challenge import Bearer, bearer
+from addon.upstream.challenge import bearer
+from addon.upstream.response import EndpointError, Response, reason
+from addon.upstream.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from types import TracebackType
-
-    from multidict import CIMultiDictProxy
 
     Headers = Sequence[tuple[str, str]]
 
@@ -31,103 +26,9 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A registry may take long over the end of an upload: it moves the blob into its storage before it answers.
 _UPLOAD_ANSWER = 15 * 60.0
-# The token spec's own default when expires_in is missing, and a margin for the way there.
-_TOKEN_LIFE, _TOKEN_LIFE_MAX, _TOKEN_MARGIN = 60.0, 30 * 86400.0, 10.0
 _AGENT = ("User-Agent", f"mirrortap/{__version__}")
-_MAX_TOKENS = 1000
-_MAX_TOKEN_ANSWER = 1 << 20
 _READ_AHEAD = 1 << 20
 _MAX_HEADER = 64 << 10
-
-
-class EndpointError(Exception):
-    """No HTTP answer came from the endpoint, or its body broke off; the message says why, for people."""
-
-
-class Response:
-    """An endpoint's answer, its body not read yet."""
-
-    def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
-        self.endpoint = endpoint
-        self._response = response
-
-    @property
-    def source(self) -> str:
-        """The endpoint's name."""
-        return self.endpoint.name
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        return self._response.headers
-
-    @property
-    def fields(self) -> list[tuple[str, str]]:
-        """The headers exactly as they came; bytes that are not UTF-8 as surrogates."""
-        raw = self._response.raw_headers
-        return [(n.decode("utf-8", "surrogateescape"), v.decode("utf-8", "surrogateescape")) for n, v in raw]
-
-    @property
-    def url(self) -> URL:
-        """Where the answer came from, after redirects."""
-        return self._response.url
-
-    @property
-    def sent_authorization(self) -> str | None:
-        return self._response.request_info.headers.get("Authorization")
-
-    @property
-    def size(self) -> int | None:
-        """Content-Length in bytes; None when it is not said, or is nonsense."""
-        length = self.headers.get("Content-Length", "")
-        return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
-
-    async def read(self) -> bytes:
-        """What has come of the body, b"" at its end. Raises EndpointError when it breaks off or stalls."""
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            # What came before the break is still in there, megabytes maybe; aiohttp has no public way to it.
-            if left := self._response.content._read_nowait(-1):
-                return left
-            raise EndpointError(f"the body broke off: {_reason(error)}") from None
-
-    async def read_all(self, limit: int) -> bytes:
-        """The whole body, of at most `limit` bytes. Raises EndpointError."""
-        content = bytearray()
-        while chunk := await self.read():
-            content += chunk
-            if len(content) > limit:
-                raise EndpointError(f"the body has more than {limit} bytes")
-        return bytes(content)
-
-    async def close(self) -> None:
-        """Gives the connection back when the body was read to its end, drops it otherwise."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
-
-    async def __aenter__(self) -> Response:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-@dataclass(frozen=True)
-class _Token:
-    value: str
-    expires: float  # on the monotonic clock
-
-    @property
-    def stale(self) -> bool:
-        return self.expires <= time.monotonic()
 
 
 class Upstream:
@@ -136,8 +37,7 @@ class Upstream:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
-        self._tokens: dict[tuple[URL, str], _Token] = {}  # by the origin of the URL (RFC 6454) and the repository
-        self._renewals: dict[tuple[URL, str], asyncio.Task[bool]] = {}
+        self._tokens = Tokens(self._send_for_token)
         self._session = _session(aiohttp.TCPConnector(limit=0))
         # A connection that was kept does not tell whether there is still somebody at its other end.
         self._unkept = _session(aiohttp.TCPConnector(limit=0, force_close=True))
@@ -155,10 +55,12 @@ class Upstream:
         headers: Headers,
         *,
         registry: str,
+        authorization: str | None = None,
     ) -> Response:
-        """Asks for `<repository>/<rest>` without the client's credential, as anybody may.
+        """Asks for `<repository>/<rest>`, and follows redirects. Raises EndpointError.
 
-        Follows redirects; where the endpoint wants a token, the proxy gets an anonymous one. Raises EndpointError.
+        As anybody may: where the endpoint wants a token, the proxy gets an anonymous one. Or, with `authorization`, as
+        the client may whose header that is: the endpoint must be the origin.
         """
         path = "/".join(filter(None, ("/v2", endpoint.path, repository, rest)))
         # `ns` tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
@@ -166,13 +68,15 @@ class Upstream:
         url = URL(f"{endpoint.url}{path}{query}", encoded=True)
         name = f"{endpoint.path}/{repository}"
         headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
+        if authorization is not None:
+            return await self._follow(endpoint, method, url, [*headers, ("Authorization", authorization)])
         response = await self._follow(endpoint, method, url, headers, name)
         if response.status != 401:
             return response
         try:
             wanted = bearer(response.headers.getall("WWW-Authenticate", []))
             # The challenge is of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
-            if not wanted or not await self._authorize(endpoint, response, name, wanted):
+            if not wanted or not await self._tokens.renew(endpoint, response, name, wanted):
                 return response
         except asyncio.CancelledError:
             await response.close()
@@ -204,8 +108,8 @@ class Upstream:
         self, endpoint: Endpoint, method: str, url: URL, headers: Headers, token_for: str | None = None
     ) -> Response:
         for _ in range(_MAX_REDIRECTS + 1):
-            token = self._tokens.get((url.origin(), token_for)) if token_for else None
-            sent = [*headers, ("Authorization", f"Bearer {token.value}")] if token and not token.stale else headers
+            authorization = self._tokens.authorization(url, token_for) if token_for else None
+            sent = [*headers, ("Authorization", authorization)] if authorization else headers
             response = await self._send(endpoint, method, url, sent, self._tls(endpoint, url))
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return response
@@ -254,59 +158,15 @@ class Upstream:
                     ),
                 )
         except aiohttp.ServerTimeoutError as error:
-            raise EndpointError(_reason(error)) from None
+            raise EndpointError(reason(error)) from None
         except TimeoutError:
             raise EndpointError(f"no answer within {timeouts.first_byte:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EndpointError(_reason(error)) from None
+            raise EndpointError(reason(error)) from None
         return Response(endpoint, response)
 
-    async def _authorize(self, endpoint: Endpoint, refusal: Response, name: str, wanted: Bearer) -> bool:
-        """Gets the anonymous token that a 401 asks for; False when there is none, or it is the one refused."""
-        key = (refusal.url.origin(), name)
-        known = self._tokens.get(key)
-        if known and not known.stale and refusal.sent_authorization != f"Bearer {known.value}":
-            return True
-        # One exchange, and one failure, for the many blobs of an image that are asked for at once.
-        renewal = self._renewals.get(key)
-        if renewal is None:
-            renewal = self._renewals[key] = asyncio.create_task(self._renew(key, endpoint, wanted))
-        return await asyncio.shield(renewal)
-
-    async def _renew(self, key: tuple[URL, str], endpoint: Endpoint, wanted: Bearer) -> bool:
-        try:
-            token = await self._exchange(endpoint, wanted)
-            if len(self._tokens) >= _MAX_TOKENS:
-                self._tokens = {k: t for k, t in self._tokens.items() if not t.stale}
-            # In one go with the end of the renewal: who is refused in between would begin another.
-            self._tokens.pop(key, None)
-            if token:
-                self._tokens[key] = token
-            return token is not None
-        finally:
-            del self._renewals[key]
-
-    async def _exchange(self, endpoint: Endpoint, wanted: Bearer) -> _Token | None:
-        try:
-            realm = URL(wanted.realm)
-            if realm.scheme != "https" and not (realm.scheme == "http" and endpoint.url.startswith("http:")):
-                return None
-            named = {"service": wanted.service, "scope": wanted.scope}
-            realm = realm.update_query({name: value for name, value in named.items() if value})
-            async with await self._send(endpoint, "GET", realm, [_AGENT], self._tls(endpoint, realm)) as response:
-                if response.status != 200:
-                    return None
-                answer: Any = json.loads(await response.read_all(_MAX_TOKEN_ANSWER))
-        except (EndpointError, ValueError, RecursionError):
-            return None
-        if not isinstance(answer, dict):
-            return None
-        value = answer.get("token") or answer.get("access_token")
-        if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
-            return None
-        life = answer.get("expires_in")
-        life = life if isinstance(life, int | float) and 0 < life < _TOKEN_LIFE_MAX else _TOKEN_LIFE
-        return _Token(value, time.monotonic() + max(life - _TOKEN_MARGIN, life / 2))
+    async def _send_for_token(self, endpoint: Endpoint, realm: URL) -> Response:
+        return await self._send(endpoint, "GET", realm, [_AGENT], self._tls(endpoint, realm))
 
     def _tls(self, endpoint: Endpoint, url: URL) -> Tls:
         """How `url`, reached on behalf of `endpoint`, is verified."""
@@ -345,32 +205,3 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,
     )
-
-
-def _reason(error: Exception) -> str:
-    """`error` in words that name no URL: a signed one is a secret."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return "no connection in time"
-        case aiohttp.SocketTimeoutError():
-            return "no data in time"
-        case aiohttp.ClientConnectorCertificateError():
-            return f"TLS: {getattr(error.certificate_error, 'verify_message', error.certificate_error)}"
-        case aiohttp.ClientConnectorDNSError():
-            return f"DNS: {error.host} is not known"
-        case aiohttp.ClientConnectorSSLError():
-            return f"TLS: {getattr(error.os_error, 'reason', None) or error.os_error}"
-        case aiohttp.ClientConnectorError():
-            return os.strerror(error.errno) if error.errno else str(error.os_error)
-        case aiohttp.ServerDisconnectedError():
-            return "closed the connection without an answer"
-        case aiohttp.ClientPayloadError():
-            return "fewer bytes than announced, or broken framing"
-        case aiohttp.ClientResponseError():
-            return f"not a valid HTTP answer: {error.message.splitlines()[0] if error.message else 'bad framing'}"
-        case aiohttp.InvalidURL():
-            return "not a valid URL"
-        case OSError():
-            return error.strerror or type(error).__name__
-        case _:
-            return type(error).__name__

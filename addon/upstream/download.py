@@ -7,13 +7,13 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from addon.upstream.client import EndpointError
+from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
     from addon.config.model import Endpoint, Pace
     from addon.oci import Digest
-    from addon.upstream.client import Response
+    from addon.upstream.response import Response
     from addon.upstream.sources import Search
 
 log = logging.getLogger("mirrortap")

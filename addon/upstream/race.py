@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, Self
 
-from addon.upstream.client import EndpointError
+from addon.upstream.response import EndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

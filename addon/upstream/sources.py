@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from addon import oci
 from addon.oci import Digest, Manifest
 from addon.upstream import quota, routing
-from addon.upstream.client import EndpointError
 from addon.upstream.health import Health
 from addon.upstream.quota import Quotas
 from addon.upstream.race import Race
+from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt, Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from addon.config.model import Config, Endpoint, Rule
     from addon.oci import Blob
-    from addon.upstream.client import Headers, Response, Upstream
+    from addon.upstream.client import Headers, Upstream
+    from addon.upstream.response import Response
 
 log = logging.getLogger("mirrortap")
 

@@ -16,9 +16,9 @@ from support.images import sha256
 
 from addon.body import BodyCut
 from addon.cache import database, rebuild
-from addon.cache.access import Links
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
+from addon.cache.links import Links
 from addon.cache.pins import Pins
 from addon.cache.store import Store
 from addon.cache.tags import Tags

@@ -13,7 +13,7 @@ from support.auth import BasicAuth, BearerAuth
 from support.config import QUICK
 from support.faults import Answer, Hang, Seen, Status
 
-from addon.upstream import client as upstream
+from addon.upstream import tokens
 from engine.harness import NAME, TAG, RawServer, blob, manifest
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ async def test_a_token_that_has_run_out_is_renewed_before_it_is_used(
     setup: Setup, guarded: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(upstream, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(tokens, "time", SimpleNamespace(monotonic=lambda: now))
     digests = [guarded.content.put_blob(NAME, bytes([number]) * 100) for number in range(4)]
     guarded.inject(TokenAnswer(lambda good: {**good, "expires_in": 100}), kind="token")
     proxy = setup.proxy(None, guarded)

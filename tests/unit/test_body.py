@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from addon.body import CHUNK, BodyCut, FileBody, RelayedBody, VerifiedBody
 from addon.config.model import Endpoint
 from addon.oci import Digest
-from addon.upstream.client import EndpointError, Response
+from addon.upstream.response import EndpointError, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addon.config.model import Endpoint
-from addon.upstream.client import EndpointError
 from addon.upstream.race import Race
+from addon.upstream.response import EndpointError
 
 A, B, C = (Endpoint(name, f"https://{name}") for name in ("a.io", "b.io", "c.io"))
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from support.images import make_image, make_index
 
 from addon.cache import database, rebuild
-from addon.cache.access import Links
 from addon.cache.contents import Contents
+from addon.cache.links import Links
 from addon.cache.store import Store
 from addon.cache.tags import Tags
 from addon.oci import MANIFEST_TYPES, Digest

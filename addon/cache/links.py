@@ -1,4 +1,4 @@
-"""Who may read what is cached.
+"""Which repository is known to hold which digest.
 
 A digest is served for a repository only when an endpoint has shown that this repository holds it. Otherwise a
 `HEAD blob` answered from another repository's copy would make a pushing client skip an upload, and a leaked digest

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from addon.cache import database
-from addon.cache.access import Links
+from addon.cache.links import Links
 from addon.oci import Digest
 
 if TYPE_CHECKING:
