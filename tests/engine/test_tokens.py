@@ -94,9 +94,9 @@ async def test_each_repository_and_each_endpoint_has_its_own(setup: Setup, guard
     assert len(origin.seen("token")) == 1
     auth = origin.auth, guarded.auth
     given = [set(each.tokens) for each in auth if isinstance(each, BearerAuth)]
-    for registry, tokens in zip((origin, guarded), given, strict=True):
+    for registry, issued in zip((origin, guarded), given, strict=True):
         used = {seen.authorization.removeprefix("Bearer ") for seen in registry.requests if seen.authorization}
-        assert used <= tokens, "a token of one endpoint was shown to another"
+        assert used <= issued, "a token of one endpoint was shown to another"
         refused = [seen.authorization for seen in registry.requests if seen.status == 401]
         assert set(refused) == {None}, "a token of one repository was shown for another"
 
@@ -114,8 +114,8 @@ async def test_a_token_that_has_run_out_is_renewed_before_it_is_used(
         now += later
         assert (await proxy.get(blob(digest))).digest == digest
         assert len(guarded.seen("token")) == exchanges
-    tokens = [seen.authorization for seen in guarded.seen("blob") if seen.status == 200]
-    assert [tokens.count(token) for token in sorted(set(tokens), key=tokens.index)] == [2, 2]
+    shown = [seen.authorization for seen in guarded.seen("blob") if seen.status == 200]
+    assert [shown.count(token) for token in sorted(set(shown), key=shown.index)] == [2, 2]
 
 
 async def test_a_token_that_is_refused_early_is_renewed(setup: Setup, guarded: FakeRegistry) -> None:
