@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -11,7 +12,7 @@ import pytest
 from support.access import Policy, basic
 from support.auth import BasicAuth, BearerAuth
 from support.config import QUICK
-from support.faults import Status
+from support.faults import Held, NoDigest, Status
 
 from engine.harness import NAME, TAG, blob, closed_port, manifest
 
@@ -90,7 +91,8 @@ async def pull(proxy: Proxy, image: Image, login: str | None) -> set[str]:
 
 
 async def check_refused(proxy: Proxy, image: Image, login: str | None, status: int = 401) -> None:
-    for target, content in parts(image).items():
+    # The tag last: what is said of it counts for all the rest.
+    for target, content in reversed(parts(image).items()):
         for headers in ({}, {"Range": "bytes=0-99"}):
             got = await ask(proxy, target, login, **headers)
             assert got.status == status
@@ -302,7 +304,48 @@ async def test_a_digest_is_no_key_to_another_repository(setup: Setup, private: F
             assert part.data[:100] not in got.data
 
 
+async def test_a_tag_that_is_believed_is_not_for_everybody(setup: Setup, private: FakeRegistry, image: Image) -> None:
+    proxy = setup.proxy(private, settings={"tag-ttl": "1h"})
+    await pull(proxy, image, ALICE)
+    asked = len(private.requests)
+    assert (await ask(proxy, TAG, ALICE)).served.how == "hit"
+    assert len(private.requests) == asked
+    for login in (BOB, None):
+        got = await ask(proxy, TAG, login)
+        assert (got.status, image.manifest.data in got.data) == (401, False)
+        head = await proxy.head(TAG, **({"Authorization": login} if login else {}))
+        assert (head.status, head.headers.get("Docker-Content-Digest")) == (401, None)
+
+
+async def test_two_who_ask_for_a_tag_at_once_are_told_each_their_own(
+    setup: Setup, private: FakeRegistry, image: Image
+) -> None:
+    proxy = setup.proxy(private)
+    await check_refused(proxy, image, BOB)
+    gate = asyncio.Event()
+    private.inject(Held(gate), kind="manifest", method="HEAD")
+    bob = asyncio.create_task(ask(proxy, TAG, BOB))
+    await private.wait_for(lambda: ("HEAD manifest", BOB) in questions(private)[-1:])
+    alice = asyncio.create_task(ask(proxy, TAG, ALICE))
+    await private.wait_for(lambda: ("HEAD manifest", ALICE) in questions(private)[-1:])
+    gate.set()
+    assert (await bob).status == 401
+    assert ((await alice).data, (await alice).served.how) == (image.manifest.data, "miss from")
+
+
 # --- while the origin cannot be reached ---
+
+
+async def test_what_is_public_is_not_served_for_a_repository_that_may_not_hold_it(
+    setup: Setup, origin: FakeRegistry, image: Image
+) -> None:
+    digest = origin.content.put_blob("team/other", b"something else")
+    proxy = setup.proxy(origin, settings=dict(QUICK))
+    await pull(proxy, image, None)
+    assert (await proxy.get(blob(digest, "team/other"))).data == b"something else"
+    origin.inject(Status(503))
+    assert (await proxy.get(blob(digest, "team/other"))).data == b"something else"
+    assert (await proxy.get(blob(image.config.digest, "team/other"))).status == 502
 
 
 @pytest.mark.parametrize(
@@ -312,7 +355,7 @@ async def test_a_digest_is_no_key_to_another_repository(setup: Setup, private: F
 async def test_private_content_needs_a_proof_that_still_counts(
     grace: str, later: float, served: bool, setup: Setup, private: FakeRegistry, image: Image, clock: Clock
 ) -> None:
-    proxy = setup.proxy(private, clock=clock, settings={"access-grace": grace, **QUICK})
+    proxy = setup.proxy(private, clock=clock, settings={"access-grace": grace, "private-ttl": "1d", **QUICK})
     await pull(proxy, image, ALICE)
     private.inject(Status(503))
     clock.now += later
@@ -382,6 +425,25 @@ async def test_the_counted_request_is_the_clients_own(setup: Setup, origin: Fake
     assert paid == ["GET manifest"]
 
 
+async def test_nobody_pays_for_what_may_be_private(setup: Setup, origin: FakeRegistry, image: Image) -> None:
+    guarded(origin).tokens["alices"] = {NAME: {"pull"}}
+    proxy = setup.proxy(origin)
+    assert (await ask(proxy, manifest(image.manifest.digest), ALICE)).data == image.manifest.data
+    assert ALICE not in [login for _, login in questions(origin)]
+
+
+async def test_nobody_pays_for_what_has_no_digest_yet(setup: Setup, origin: FakeRegistry, image: Image) -> None:
+    """What is told to one is told to all who ask at the same time."""
+    guarded(origin).tokens["alices"] = {NAME: {"pull"}}
+    proxy = setup.proxy(origin)
+    await pull(proxy, image, None)
+    origin.inject(NoDigest())
+    asked = len(origin.requests)
+    assert (await ask(proxy, TAG, ALICE)).data == image.manifest.data
+    assert "GET manifest" in [kind for kind, _ in questions(origin)[asked:]]
+    assert ALICE not in [login for _, login in questions(origin)]
+
+
 @pytest.mark.parametrize("status", [401, 403, 429])
 async def test_where_the_clients_own_does_not_do_the_proxys_does(
     status: int, setup: Setup, origin: FakeRegistry, image: Image
@@ -414,6 +476,13 @@ async def test_what_a_client_pays_for_says_nothing_of_what_is_public(
 
 
 # --- errors ---
+
+
+async def test_a_credential_is_not_tried_where_it_would_change_nothing(setup: Setup, origin: FakeRegistry) -> None:
+    proxy = setup.proxy(origin)
+    origin.inject(Status(503))
+    assert (await ask(proxy, TAG, ALICE)).status == 502
+    assert questions(origin) == [("HEAD manifest", None)]
 
 
 async def test_an_origin_that_is_gone_is_said_to_be(setup: Setup, image: Image) -> None:
