@@ -73,7 +73,8 @@ def guarded(info: AddrInfoType) -> socket.socket:
     family, kind, protocol, _, address = info
     host, port = address[:2]
     try:
-        why = forbidden(host)
+        # With a zone it is an address on one link (RFC 4007), and would be resolved again.
+        why = "a link-local address" if "%" in host else forbidden(host)
     except ValueError:
         why = "no IP address"
     if why:
