@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from yarl import URL
 from addon import __version__
 from addon.config.model import Config, Endpoint, Tls, host_of
 from addon.upstream.challenge import bearer
+from addon.upstream.connecting import Connections
 from addon.upstream.response import EndpointError, Response, reason
 from addon.upstream.tokens import Tokens
 
@@ -22,29 +24,26 @@ if TYPE_CHECKING:
 
     Headers = Sequence[tuple[str, str]]
 
+log = logging.getLogger("mirrortap")
+
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A registry may take long over the end of an upload: it moves the blob into its storage before it answers.
 _UPLOAD_ANSWER = 15 * 60.0
 _AGENT = ("User-Agent", f"mirrortap/{__version__}")
-_READ_AHEAD = 1 << 20
-_MAX_HEADER = 64 << 10
 
 
 class Upstream:
-    """One connection pool for all endpoints. Made inside a running event loop; `close` it."""
+    """All endpoints, and what they lead to. Made inside a running event loop; `close` it."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._tokens = Tokens(self._send_for_token)
-        self._session = _session(aiohttp.TCPConnector(limit=0))
-        # A connection that was kept does not tell whether there is still somebody at its other end.
-        self._unkept = _session(aiohttp.TCPConnector(limit=0, force_close=True))
+        self._connections = Connections(config)
 
     async def close(self) -> None:
-        await self._session.close()
-        await self._unkept.close()
+        await self._connections.close()
 
     async def pull(
         self,
@@ -137,7 +136,7 @@ class Upstream:
         body: AsyncIterator[bytes] | None = None,
         connect: float | None = None,
     ) -> Response:
-        session = self._session if connect is None else self._unkept
+        session = self._connections.session(url, kept=connect is None)
         timeouts = self._config.timeouts
         # While a client uploads, silence from the registry means nothing.
         patience = _UPLOAD_ANSWER if body is not None else None
@@ -166,7 +165,12 @@ class Upstream:
         return Response(endpoint, response)
 
     async def _send_for_token(self, endpoint: Endpoint, realm: URL) -> Response:
-        return await self._send(endpoint, "GET", realm, [_AGENT], self._tls(endpoint, realm))
+        try:
+            return await self._send(endpoint, "GET", realm, [_AGENT], self._tls(endpoint, realm))
+        except EndpointError as error:
+            # Who asked for content will only hear of the 401 that remains.
+            log.warning("%s: no token from its token server: %s", endpoint.name, error)
+            raise
 
     def _tls(self, endpoint: Endpoint, url: URL) -> Tls:
         """How `url`, reached on behalf of `endpoint`, is verified."""
@@ -192,16 +196,3 @@ class Upstream:
                 context.verify_mode = ssl.CERT_NONE
             self._contexts[tls] = context
         return context
-
-
-def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        # The store holds the bytes a digest is of, and what passes through is not ours to change.
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        read_bufsize=_READ_AHEAD,
-        max_line_size=_MAX_HEADER,
-        max_field_size=_MAX_HEADER,
-    )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from addon.upstream.connecting import Misled
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -111,6 +113,8 @@ def reason(error: Exception) -> str:
             return f"DNS: {error.host} is not known"
         case aiohttp.ClientConnectorSSLError():
             return f"TLS: {getattr(error.os_error, 'reason', None) or error.os_error}"
+        case aiohttp.ClientConnectorError(os_error=Misled() as misled):
+            return misled.explain(error.host)
         case aiohttp.ClientConnectorError():
             return os.strerror(error.errno) if error.errno else str(error.os_error)
         case aiohttp.ServerDisconnectedError():

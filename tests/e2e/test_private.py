@@ -76,7 +76,8 @@ def proxy(origin: Origin, down: list[FakeRegistry], authority: Authority, start_
         "ca": [authority.file],
     }
     tables = {"docker.io": table} | {mirror.endpoint: {"http": True} for mirror in down}
-    return start_proxy(toml(tables))
+    # A token server on loopback is one that the operator must have named.
+    return start_proxy(toml({**tables, origin.tokens.endpoint: {"ca": [authority.file]}}))
 
 
 @pytest.fixture

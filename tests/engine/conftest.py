@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.certificates import Authority
+    from support.config import Table
 
     from addon.config.model import Config
 
@@ -56,7 +57,7 @@ class Setup:
         self,
         origin: FakeRegistry | str | None,
         *mirrors: FakeRegistry | str,
-        settings: dict[str, str] | None = None,
+        settings: Table | None = None,
         more: Sequence[str] = (),
         **options: Any,
     ) -> Proxy:

@@ -193,11 +193,12 @@ def configuration(
     name: str = REGISTRY,
     settings: Table | None = None,
     insecure: bool = False,
+    leads_to: Sequence[str] = (),
     **own: Any,
 ) -> str:
     """A TOML file. Endpoints are registries or `host:port`, spoken to over TLS; an origin of None is never asked.
 
-    `insecure` mirrors are not verified.
+    `insecure` mirrors are not verified. `leads_to`: where else upstream may lead, besides the registries' own CDNs.
     """
     where = [_endpoint(mirror) for mirror in mirrors]
     rule: dict[str, Any] = {"mirrors": where, "ca": [authority.file], **own}
@@ -207,7 +208,11 @@ def configuration(
         rule["server"] = f"https://{_endpoint(origin)}"
     # Loopback is plain http unless told otherwise, as in BuildKit.
     options = {"http": False, "ca": [authority.file], "insecure": insecure}
-    tables = {each.partition("/")[0]: options for each in where}
+    tables: dict[str, Table] = {each.partition("/")[0]: options for each in where}
+    cdns = [each.cdn_endpoint for each in (origin, *mirrors) if each is not None and not isinstance(each, str)]
+    if elsewhere := [*leads_to, *filter(None, cdns)]:
+        # Everything here is on loopback, which must be named; by a table of its own it would also get TLS of its own.
+        tables["elsewhere.test"] = {"mirrors": elsewhere}
     return toml({**tables, name: rule}, settings)
 
 

@@ -163,8 +163,9 @@ async def test_a_redirect_to_nowhere(
 ) -> None:
     for registry in origin, mirror:
         registry.add(image, NAME)
-    mirror.inject(Status(307, {"Location": location.format(nowhere=closed_port())}))
-    await check_pull(setup.proxy(origin, mirror), image, origin.endpoint)
+    nowhere = closed_port()
+    mirror.inject(Status(307, {"Location": location.format(nowhere=nowhere)}))
+    await check_pull(setup.proxy(origin, mirror, leads_to=[nowhere]), image, origin.endpoint)
 
 
 async def test_a_redirect_loop(setup: Setup, origin: FakeRegistry, mirror: FakeRegistry, image: Image) -> None:

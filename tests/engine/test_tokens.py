@@ -249,7 +249,8 @@ async def test_a_token_server_elsewhere_gets_nothing_but_the_question(
     async with RawServer(authority, give) as elsewhere:
         realm = f"https://{elsewhere.endpoint}/auth?tenant=1"
         guarded.inject(Challenge(f'Bearer realm="{realm}",service="a b",scope="repository:{NAME}:pull"'))
-        got = await setup.proxy(None, guarded).get(TAG, Authorization="Bearer client-secret")
+        proxy = setup.proxy(None, guarded, leads_to=[elsewhere.endpoint])
+        got = await proxy.get(TAG, Authorization="Bearer client-secret")
         assert got.data == image.manifest.data
     (head,) = asked
     line = head.partition(b"\r\n")[0].decode()
@@ -267,7 +268,7 @@ async def test_a_token_server_is_not_asked_in_the_clear(
     for registry in origin, guarded:
         registry.add(image, NAME)
     guarded.inject(Challenge(f'Bearer realm="{listening.url}/token",service="fake",scope="repository:{NAME}:pull"'))
-    got = await setup.proxy(origin, guarded).get(TAG)
+    got = await setup.proxy(origin, guarded, leads_to=[listening.endpoint]).get(TAG)
     assert (got.data, got.served.endpoint) == (image.manifest.data, origin.endpoint)
     assert listening.requests == []
 

@@ -93,9 +93,8 @@ class FakeRegistry:
         return f"{self._scheme}://{self.endpoint}"
 
     @property
-    def cdn_endpoint(self) -> str:
-        assert self._cdn
-        return f"{self._cdn_name}:{self._cdn.port}"
+    def cdn_endpoint(self) -> str | None:
+        return f"{self._cdn_name}:{self._cdn.port}" if self._cdn else None
 
     @property
     def requests(self) -> list[Seen]:

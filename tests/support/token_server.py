@@ -66,8 +66,12 @@ class TokenServer:
         self._thread.join()
 
     @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self._server.server_port}"
+
+    @property
     def realm(self) -> str:
-        return f"https://127.0.0.1:{self._server.server_port}/token"
+        return f"https://{self.endpoint}/token"
 
     def issue(self, user: str | None, scopes: list[str]) -> str:
         now = int(time.time())
