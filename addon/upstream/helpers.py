@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0  # seconds
 _MAX_OUTPUT = 64 << 10
+_LATEST = 1e12  # seconds since the epoch: what is more is none
 # With these words, and an exit code, a helper says that it knows nothing of the server.
 _NOT_FOUND = b"credentials not found in native keychain"
 
@@ -82,9 +83,10 @@ def expiry(login: Login) -> float | None:
     claims = secret.split(".")[1]
     try:
         said: Any = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-        return float(said["exp"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (ValueError, RecursionError):
         return None
+    ends = said.get("exp") if isinstance(said, dict) else None
+    return float(ends) if isinstance(ends, int | float) and abs(ends) < _LATEST else None
 
 
 async def _answer(process: Process, server: str) -> bytes:
