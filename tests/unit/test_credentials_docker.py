@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.helper import jwt
 
 from addon.config.docker_config import Helper, find
 from addon.config.login import IdentityToken, Login, Password, RegistryToken
@@ -155,11 +156,6 @@ def test_what_helpers_must_not_answer(output: bytes, told: str) -> None:
     with pytest.raises(HelperError, match=told) as raised:
         understand(output)
     assert SECRET not in str(raised.value)
-
-
-def jwt(claims: Any) -> str:
-    parts = [json.dumps(part).encode() for part in ({}, claims, 1)]
-    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
 
 def test_secrets_that_say_when_they_end() -> None:
