@@ -20,7 +20,7 @@ from addon.upstream.credentials import Credentials, LoginRefused
 from addon.upstream.response import EndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 SECRET = "s3cret-Value"
 EVERYWHERE = LoginRefused(None)
@@ -59,7 +59,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(credentials, "time", SimpleNamespace(time=clock.time, monotonic=clock.monotonic))
     return clock
@@ -236,7 +236,7 @@ async def test_a_helper_that_hangs_is_killed_with_what_it_has_started(
     helper.script(f"sleep 1000 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/itself; wait")
     assert "docker-credential-test did not answer within 0.3 s, and was killed" in await problem(held, helped)
     async with asyncio.timeout(10):
-        while any(runs(int((tmp_path / name).read_text())) for name in ("child", "itself")):
+        while any(runs(int((tmp_path / name).read_text())) for name in ("child", "itself")):  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.01)
 
 

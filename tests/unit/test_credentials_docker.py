@@ -117,7 +117,7 @@ ENTRIES = st.dictionaries(st.sampled_from(["auth", "username", "password", "iden
 TABLES = st.dictionaries(st.sampled_from(["m.io", "https://m.io/v1/", "://", "n.io"]), ANYTHING | ENTRIES) | ANYTHING
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(["auths", "credHelpers", "credsStore"]), TABLES) | ANYTHING)
 def test_whatever_there_is_is_a_login_a_helper_none_or_an_error(document: Any) -> None:
     try:
