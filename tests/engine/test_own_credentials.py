@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from support.config import toml
 from support.faults import Answer, Challenge, Seen, Status
 from support.helper import NOT_FOUND, CredentialHelper
 
+from addon.upstream.client import Upstream
 from engine.harness import NAME, REGISTRY, TAG, Proxy, RawServer, blob, manifest
 
 if TYPE_CHECKING:
@@ -210,6 +212,22 @@ async def test_who_is_redirected_to_gets_nothing(
     assert elsewhere.requests
     secrets = {BASIC, "Bearer its-token"}
     assert not secrets & shown(elsewhere)
+
+
+async def test_what_the_credential_buys_is_not_for_anybody(own: Own, private: FakeRegistry, image: Image) -> None:
+    """The same endpoint asked as anybody, before and after: that must say what anybody may have."""
+    config = own.proxy(private, own.password()).config
+    (endpoint,) = config.rules[REGISTRY].mirrors
+    upstream = Upstream(config)
+    try:
+        for auth, status in (None, 401), (endpoint.auth, 200), (None, 401), (endpoint.auth, 200):
+            asked = replace(endpoint, auth=auth)
+            response = await upstream.pull(asked, "HEAD", NAME, "manifests/1.0", [], registry=REGISTRY)
+            await response.close()
+            assert response.status == status
+    finally:
+        await upstream.close()
+    assert [seen.authorization for seen in private.seen("token")].count(BASIC) == 1
 
 
 async def test_a_token_server_elsewhere_is_the_endpoints_word(
