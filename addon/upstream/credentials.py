@@ -38,9 +38,10 @@ class LoginRefused(Exception):
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a helper gave, or why it did not; `until` is on the monotonic clock."""
+    """What a helper gave, or why it did not; since when, and until when that counts, on the monotonic clock."""
 
     login: Login | str
+    since: float
     until: float
 
 
@@ -72,7 +73,9 @@ class Credentials:
         # Who is refused at the same time as others must not have the helper asked once more for the same answer.
         login = await self.of(auth, refusal.repository or "")
         if login == refused:
-            self._answers = {helper: answer for helper, answer in self._answers.items() if answer.login != refused}
+            # Nor must one who asks for much that the credential may not read have it run all the time.
+            old = time.monotonic() - _LIFE_MIN
+            self._answers = {h: a for h, a in self._answers.items() if a.login != refused or a.since > old}
             login = await self._current(auth)
         if login != refused:
             return login
@@ -109,15 +112,15 @@ class Credentials:
 
     async def _run(self, helper: Helper) -> _Answer:
         try:
-            now = time.monotonic()
             try:
                 login = await helpers.ask(helper)
             except HelperError as error:
-                answer = _Answer(str(error), time.monotonic() + _FAILURE)
+                now = time.monotonic()
+                answer = _Answer(str(error), now, now + _FAILURE)
             else:
-                ends = helpers.expiry(login)
+                now, ends = time.monotonic(), helpers.expiry(login)
                 life = _LIFE if ends is None else min(_LIFE, ends - _MARGIN - time.time())
-                answer = _Answer(login, now + max(life, _LIFE_MIN))
+                answer = _Answer(login, now, now + max(life, _LIFE_MIN))
             self._answers[helper] = answer
             return answer
         finally:

@@ -15,6 +15,7 @@ from support.config import toml
 from support.faults import Answer, Challenge, Seen, Status
 from support.helper import NOT_FOUND, CredentialHelper
 
+from addon.upstream import credentials
 from addon.upstream.client import Upstream
 from engine.harness import NAME, REGISTRY, TAG, Proxy, RawServer, blob, manifest
 
@@ -358,9 +359,10 @@ async def test_a_credential_that_cannot_be_had_is_not_replaced_by_none(
 
 
 async def test_a_helpers_secret_that_has_run_out_is_renewed(
-    own: Own, plain: FakeRegistry, image: Image, helper: CredentialHelper
+    own: Own, plain: FakeRegistry, image: Image, helper: CredentialHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As ECR's do after 12 hours: what was held is refused, and the helper has another."""
+    monkeypatch.setattr(credentials, "_LIFE_MIN", 0)
     helper.gives("proxy", PASSWORD)
     proxy = own.proxy(plain, helped(own, helper, plain))
     assert (await proxy.get(TAG)).data == image.manifest.data

@@ -187,20 +187,24 @@ async def test_a_secret_that_says_when_it_ends_is_renewed_before(
 
 
 async def test_a_refused_secret_is_asked_for_anew_at_once(
-    held: Credentials, helped: Auth, helper: CredentialHelper
+    held: Credentials, helped: Auth, helper: CredentialHelper, clock: Clock
 ) -> None:
     helper.gives("u", "old")
     login = await held.of(helped, "app")
+    clock.now += 11
     helper.gives("u", "new")
     renewed = await asyncio.gather(*(held.instead(helped, login, EVERYWHERE) for _ in range(5)))
     assert set(renewed) == {Password("u", "new")}
     assert len(helper.runs) == 2
+    # What it has just said it will say again.
+    for name, later, runs in ("one", 0, 2), ("two", 9, 2), ("three", 2, 3):
+        clock.now += later
+        with pytest.raises(EndpointError, match="was refused"):
+            await held.instead(helped, renewed[0], LoginRefused(name))
+        assert len(helper.runs) == runs
     with pytest.raises(EndpointError, match="was refused"):
-        await held.instead(helped, renewed[0], EVERYWHERE)
-    assert len(helper.runs) == 3
-    # From then on it is known.
-    with pytest.raises(EndpointError, match="was refused"):
-        await held.of(helped, "app")
+        await held.of(helped, "two")
+    assert await held.of(helped, "four") == renewed[0]
     assert len(helper.runs) == 3
 
 
