@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import os
 import re
+import shutil
 import ssl
 import tomllib
 from pathlib import Path
@@ -18,7 +19,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from addon.config import wellknown
+from addon.config import docker_config, secrets, wellknown
+from addon.config.docker_config import Helper
+from addon.config.login import Password, RegistryToken
 from addon.config.model import (
     Admission,
     Auth,
@@ -38,6 +41,7 @@ from addon.config.model import (
     is_address,
     origin_of,
 )
+from addon.config.secrets import SecretError
 from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share
 from ca.authority import AuthorityError, dns_name
 
@@ -53,6 +57,13 @@ class _Table(BaseModel):
 class _KeyPairTable(_Table):
     key: str
     cert: str
+
+
+_AUTH_KINDS = (
+    {"username", "password-file", "password-env"},
+    {"token-file", "token-env"},
+    {"docker-config"},
+)
 
 
 class _AuthTable(_Table):
@@ -150,11 +161,16 @@ def _explain(path: Path, error: Any) -> str:
         table: type[_Table] = _MirrortapTable if where[0] == "mirrortap" else _RegistryTable
         if where[2:3] == ["keypair"]:
             table = _KeyPairTable
+        elif where[2:3] == ["auth"]:
+            table = _AuthTable
         keys = [name.replace("_", "-") for name in table.model_fields]
         meant = difflib.get_close_matches(key, keys, n=1)
         hint = f"did you mean {meant[0]}?" if meant else f"the keys are {', '.join(keys)}"
         return f"{path}: {dotted}: unknown key; {hint}"
     message = error["msg"].removeprefix("Value error, ")
+    if [*where, key][2:3] == ["auth"]:
+        # What stands there may be a secret in the wrong place.
+        return f"{path}: {dotted}: {message}"
     return f"{path}: {dotted}: {message} (it is {error['input']!r})"
 
 
@@ -172,6 +188,7 @@ class _Reader:
                 self._fail(f'registry."{key}"', f'is the same registry as registry."{other}"; keep one of the two')
             self._tables[registry] = (key, table)
         self._tls = {registry: self._tls_of(key, table) for registry, (key, table) in self._tables.items()}
+        self._auths = {r: self._auth(r, key, table.auth) for r, (key, table) in self._tables.items() if table.auth}
 
     def config(self) -> Config:
         own = self._file.mirrortap
@@ -197,6 +214,7 @@ class _Reader:
             except AuthorityError as error:
                 self._fail(f'registry."{key}"', f"no certificate can stand for it: {error}")
             rules[registry] = self._rule(registry, key, table)
+        warnings += [f'registry."{self._tables[r][0]}".auth: {why}' for r in self._auths if (why := self._exposed(r))]
         for registry, mirrors in wellknown.DEFAULT_MIRRORS.items():
             if registry not in rules:
                 endpoints = tuple(e for m in mirrors for e in self._mirror(m, "default"))
@@ -255,7 +273,7 @@ class _Reader:
             self._fail(where, f'{table.server!r} has a path: only "scheme://host[:port]" can be an origin')
         authority = self._authority(url.netloc, where)
         tls = self._tls[registry]
-        auth = self._auth(registry)
+        auth = self._auths.get(registry)
         return (Endpoint(_registry(authority), _url(url.scheme, authority), tls=tls, is_origin=True, auth=auth),)
 
     def _mirror(self, mirror: str, where: str) -> tuple[Endpoint, ...]:
@@ -276,30 +294,72 @@ class _Reader:
         registry = _registry(authority)
         table = self._tables[registry][1] if registry in self._tables else _RegistryTable()
         host = host_of(authority)
-        loopback = host in ("localhost", "::1") or (is_address(host) and host.startswith("127."))
-        http = loopback if table.http is None else table.http
+        http = _is_loopback(host) if table.http is None else table.http
         tls = self._tls.get(registry, Tls())
         schemes = ["https"] if table.insecure or not http else []
         schemes += ["http"] if http else []
-        auth = self._auth(registry)
+        auth = self._auths.get(registry)
         return tuple(Endpoint(name, _url(s, authority), path, tls, is_origin, auth) for s in schemes)
 
-    def _auth(self, registry: str) -> Auth | None:
-        """The credential in a registry's own table."""
-        key, table = self._tables.get(registry, ("", _RegistryTable()))
-        own = table.auth
-        if own is None:
-            return None
+    def _auth(self, registry: str, key: str, own: _AuthTable) -> Auth:
+        """A registry's own credential, which must be there already."""
         where = f'registry."{key}".auth'
-        password = self._secret(f"{where}.password", own.password_file, own.password_env)
-        token = self._secret(f"{where}.token", own.token_file, own.token_env)
+        given = {name.replace("_", "-"): value for name, value in own if value is not None and name != "use"}
+        for name, value in given.items():
+            if not value:
+                self._fail(f"{where}.{name}", "is empty")
+        password = self._secret(where, "password", own.password_file, own.password_env)
+        token = self._secret(where, "token", own.token_file, own.token_env)
         config = self._resolve(own.docker_config, f"{where}.docker-config") if own.docker_config else None
-        return Auth(registry, own.username, password, token, config, own.use)
+        if own.username and not password:
+            self._fail(f"{where}.username", "needs password-file or password-env beside it")
+        if password and not own.username:
+            self._fail(where, "has a password without a username: write username beside it")
+        kinds = [given.keys() & keys for keys in _AUTH_KINDS]
+        if sum(map(bool, kinds)) > 1:
+            self._fail(where, f"has {' and '.join(min(kind) for kind in kinds if kind)}: keep one kind of credential")
+        auth = Auth(registry, own.username, password, token, config, own.use)
+        try:
+            if config:
+                self._config_json(config, registry)
+            elif password:
+                Password(own.username or "", secrets.read(password))
+            elif token:
+                RegistryToken(secrets.read(token))
+            else:
+                self._fail(
+                    where,
+                    "names no credential: write username with password-file or password-env, token-file or token-env, "
+                    "or docker-config",
+                )
+        except SecretError as error:
+            self._fail(where, str(error))
+        except ValueError as error:
+            self._fail(where, f"{error} (from {password or token})")
+        return auth
 
-    def _secret(self, where: str, file: str | None, env: str | None) -> Secret | None:
-        if file is None and env is None:
+    def _exposed(self, registry: str) -> str | None:
+        """Who may read the registry's credential on its way there."""
+        table = self._tables[registry][1]
+        if _is_loopback(host_of(registry)):
             return None
-        return Secret(self._resolve(file, f"{where}-file") if file else None, env)
+        if table.http:
+            return "the credential is sent over plain http (http = true): who listens on the way can read it"
+        if table.insecure:
+            return "the credential is sent to whoever answers (insecure = true): name the CA instead, with ca"
+        return None
+
+    def _secret(self, where: str, what: str, file: str | None, env: str | None) -> Secret | None:
+        if file and env:
+            self._fail(where, f"has {what}-file and {what}-env: keep one of the two")
+        if not file and not env:
+            return None
+        return Secret(self._resolve(file, f"{where}.{what}-file") if file else None, env)
+
+    def _config_json(self, path: Path, registry: str) -> None:
+        found = docker_config.read(path, registry)
+        if isinstance(found, Helper) and not shutil.which(found.program):
+            raise SecretError(f"{path} names the credential helper {found.program}, which is not on PATH: install it")
 
     def _admission(self) -> Admission:
         own = self._file.mirrortap
@@ -379,6 +439,10 @@ class _Reader:
 def _registry(authority: str) -> str:
     """The name that a registry goes by: 443 is where it is anyway."""
     return wellknown.canonical(authority.removesuffix(":443"))
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or (is_address(host) and host.startswith("127."))
 
 
 def _is_ipv6(text: str) -> bool:

@@ -43,6 +43,9 @@ class Secret:
     file: Path | None = None
     env: str | None = None
 
+    def __str__(self) -> str:
+        return str(self.file) if self.file else f"${self.env}"
+
 
 @dataclass(frozen=True)
 class Auth:
@@ -58,6 +61,9 @@ class Auth:
     token: Secret | None = None
     docker_config: Path | None = None
     use: Literal["always", "when-client-has-none"] = "when-client-has-none"
+
+    def __str__(self) -> str:
+        return f"the credential for {self.registry} (from {self.docker_config or self.token or self.password})"
 
 
 @dataclass(frozen=True)

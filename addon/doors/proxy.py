@@ -35,6 +35,8 @@ log = logging.getLogger("mirrortap")
 _DRAIN = 30.0
 # Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
 _OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
+# mitmproxy saves flows, and shows them; the engine gets these headers as they came.
+_SECRET_HEADERS, _HIDDEN = ("Authorization", "Proxy-Authorization", "Cookie"), "[hidden]"
 
 
 class RegistryResponse(StreamedResponse):
@@ -49,7 +51,7 @@ class ProxyDoor:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._leaves = Leaves(service.authority)
-        self._busy: set[str] = set()
+        self._busy: dict[str, tuple[tuple[str, str], ...]] = {}  # the headers of the requests that are under way
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -107,8 +109,9 @@ class ProxyDoor:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if self._rule(flow):
-            self._busy.add(flow.id)
+            self._busy[flow.id] = tuple(flow.request.headers.items(multi=True))
             self._idle.clear()
+            _hide_secrets(flow.request.headers)
         if self._rule(flow) or self._out_of_reach(flow):
             transport = _writer(flow.client_conn).transport
             assert isinstance(transport, asyncio.Transport)
@@ -127,7 +130,7 @@ class ProxyDoor:
                 rule=rule,
                 method=flow.request.method,
                 target=flow.request.path,
-                headers=tuple(flow.request.headers.items(multi=True)),
+                headers=self._busy[flow.id],
                 body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
             )
             flow.response = _response(await self._service.engine.answer(request), flow.request.method)
@@ -167,7 +170,7 @@ class ProxyDoor:
                 "%s",
                 journal.line(rule, flow.request.method, flow.request.path, response.reply, sent, seconds, failure),
             )
-        self._busy.discard(flow.id)
+        self._busy.pop(flow.id, None)
         if not self._busy:
             self._idle.set()
 
@@ -200,6 +203,12 @@ class ProxyDoor:
     def _out_of_reach(self, flow: http.HTTPFlow) -> bool:
         """Whether it is for a host that is not intercepted, and nothing may be connected to."""
         return self._service.config.offline and flow.request.host != ITSELF and self._rule(flow) is None
+
+
+def _hide_secrets(headers: http.Headers) -> None:
+    for name in _SECRET_HEADERS:
+        if name in headers:
+            headers[name] = _HIDDEN
 
 
 def _response(reply: Reply, method: str) -> RegistryResponse:

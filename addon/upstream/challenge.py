@@ -35,6 +35,11 @@ def bearer(challenges: Iterable[str]) -> Bearer | None:
     return None
 
 
+def basic(challenges: Iterable[str]) -> bool:
+    """Whether one of these header values asks for a name and a password (RFC 7617)."""
+    return any(scheme == "basic" for value in challenges for scheme, _ in _parse(value))
+
+
 def _parse(value: str) -> list[tuple[str, dict[str, str]]]:
     found: list[tuple[str, dict[str, str]]] = []
     position = 0

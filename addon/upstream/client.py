@@ -1,4 +1,4 @@
-"""Talking to an endpoint: connections, TLS, redirects, and the proxy's own anonymous tokens."""
+"""Talking to an endpoint: connections, TLS, redirects, and what is shown there of the proxy itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import aiohttp
 import certifi
@@ -14,13 +15,16 @@ from yarl import URL
 
 from addon import __version__
 from addon.config.model import Config, Endpoint, Tls, host_of
-from addon.upstream.challenge import bearer
+from addon.upstream.authorization import Authorizations
 from addon.upstream.connecting import Connections
+from addon.upstream.credentials import Credentials, LoginRefused
 from addon.upstream.response import EndpointError, Response, reason
 from addon.upstream.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from addon.config.login import Login
 
     Headers = Sequence[tuple[str, str]]
 
@@ -30,6 +34,7 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A registry may take long over the end of an upload: it moves the blob into its storage before it answers.
 _UPLOAD_ANSWER = 15 * 60.0
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _AGENT = ("User-Agent", f"mirrortap/{__version__}")
 
 
@@ -39,10 +44,12 @@ class Upstream:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._contexts: dict[Tls, ssl.SSLContext] = {}
-        self._tokens = Tokens(self._send_for_token)
+        self._credentials = Credentials()
+        self._authorizations = Authorizations(Tokens(self._send_for_token))
         self._connections = Connections(config)
 
     async def close(self) -> None:
+        await self._credentials.close()
         await self._connections.close()
 
     async def pull(
@@ -58,8 +65,8 @@ class Upstream:
     ) -> Response:
         """Asks for `<repository>/<rest>`, and follows redirects. Raises EndpointError.
 
-        As anybody may: where the endpoint wants a token, the proxy gets an anonymous one. Or, with `authorization`, as
-        the client may whose header that is: the endpoint must be the origin.
+        With the endpoint's own credential, else as anybody may: where it wants a token, the proxy gets one. Or, with
+        `authorization`, as the client may whose header that is: the endpoint must be the origin.
         """
         path = "/".join(filter(None, ("/v2", endpoint.path, repository, rest)))
         # `ns` tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
@@ -69,19 +76,38 @@ class Upstream:
         headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
         if authorization is not None:
             return await self._follow(endpoint, method, url, [*headers, ("Authorization", authorization)])
-        response = await self._follow(endpoint, method, url, headers, name)
+        if endpoint.auth is None:
+            return await self._pull_as(endpoint, method, url, headers, name, None)
+        login = await self._credentials.of(endpoint.auth, name)
+        try:
+            return await self._pull_as(endpoint, method, url, headers, name, login)
+        except LoginRefused as refusal:
+            # A helper's may have run out, a file may have changed meanwhile.
+            login = await self._credentials.instead(endpoint.auth, login, refusal)
+        try:
+            return await self._pull_as(endpoint, method, url, headers, name, login)
+        except LoginRefused as refusal:
+            raise self._credentials.refused(endpoint.auth, login, refusal) from None
+
+    async def _pull_as(
+        self, endpoint: Endpoint, method: str, url: URL, headers: Headers, name: str, login: Login | None
+    ) -> Response:
+        """Raises EndpointError and LoginRefused."""
+        response = await self._follow(endpoint, method, url, headers, name, login)
         if response.status != 401:
             return response
         try:
-            wanted = bearer(response.headers.getall("WWW-Authenticate", []))
-            # The challenge is of the host at the end of the redirects (lscr.io's is ghcr.io's), and so is the token.
-            if not wanted or not await self._tokens.renew(endpoint, response, name, wanted):
+            if not await self._authorizations.renew(endpoint, response, name, login):
                 return response
-        except asyncio.CancelledError:
+        except BaseException:
             await response.close()
             raise
         await response.close()
-        return await self._follow(endpoint, method, response.url, headers, name)
+        response = await self._follow(endpoint, method, response.url, headers, name, login)
+        if response.status == 401 and self._authorizations.refused(endpoint, response, login):
+            await response.close()
+            raise LoginRefused(name)
+        return response
 
     async def relay(
         self,
@@ -104,10 +130,17 @@ class Upstream:
         return await self._send(endpoint, method, url, headers, endpoint.tls, body, connect)
 
     async def _follow(
-        self, endpoint: Endpoint, method: str, url: URL, headers: Headers, token_for: str | None = None
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: URL,
+        headers: Headers,
+        name: str | None = None,
+        login: Login | None = None,
     ) -> Response:
+        """With the proxy's own authorization for repository `name`, where there is one."""
         for _ in range(_MAX_REDIRECTS + 1):
-            authorization = self._tokens.authorization(url, token_for) if token_for else None
+            authorization = self._authorizations.header(endpoint, url, name, login) if name else None
             sent = [*headers, ("Authorization", authorization)] if authorization else headers
             response = await self._send(endpoint, method, url, sent, self._tls(endpoint, url))
             if response.status not in _REDIRECTS or "Location" not in response.headers:
@@ -133,13 +166,13 @@ class Upstream:
         url: URL,
         headers: Headers,
         tls: Tls,
-        body: AsyncIterator[bytes] | None = None,
+        body: AsyncIterator[bytes] | bytes | None = None,
         connect: float | None = None,
     ) -> Response:
         session = self._connections.session(url, kept=connect is None)
         timeouts = self._config.timeouts
         # While a client uploads, silence from the registry means nothing.
-        patience = _UPLOAD_ANSWER if body is not None else None
+        patience = None if isinstance(body, bytes | None) else _UPLOAD_ANSWER
         try:
             async with asyncio.timeout(patience or timeouts.first_byte):
                 response = await session.request(
@@ -164,9 +197,16 @@ class Upstream:
             raise EndpointError(reason(error)) from None
         return Response(endpoint, response)
 
-    async def _send_for_token(self, endpoint: Endpoint, realm: URL) -> Response:
+    async def _send_for_token(
+        self, endpoint: Endpoint, realm: URL, authorization: str | None, form: dict[str, str] | None
+    ) -> Response:
+        headers, tls = [_AGENT], self._tls(endpoint, realm)
+        if authorization:
+            headers.append(("Authorization", authorization))
         try:
-            return await self._send(endpoint, "GET", realm, [_AGENT], self._tls(endpoint, realm))
+            if form is None:
+                return await self._send(endpoint, "GET", realm, headers, tls)
+            return await self._send(endpoint, "POST", realm, [*headers, _FORM], tls, urlencode(form).encode())
         except EndpointError as error:
             # Who asked for content will only hear of the 401 that remains.
             log.warning("%s: no token from its token server: %s", endpoint.name, error)

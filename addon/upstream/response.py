@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 class EndpointError(Exception):
-    """No HTTP answer came from the endpoint, or its body broke off; the message says why, for people."""
+    """No HTTP answer came from the endpoint, or its body broke off; the message says why, for people.
+
+    `status` is 401 when there was an answer, and it was no to the proxy's own credential.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Response:

@@ -277,7 +277,7 @@ class Search:
         found = []
         for endpoint, answer in ended:
             if isinstance(answer, EndpointError):
-                self._note(Attempt(endpoint, str(answer)))
+                self._note(Attempt(endpoint, str(answer), answer.status))
             elif problem := _problem(answer, start, end):
                 await answer.close()
                 self._note(problem)

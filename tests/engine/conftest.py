@@ -67,6 +67,10 @@ class Setup:
         """
         own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned") if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
+        return self.start(text, **own)
+
+    def start(self, text: str, **own: Any) -> Proxy:
+        """A proxy with a cache of its own, and this configuration."""
         self._count += 1
         data = self._folder / f"proxy-{self._count}"
         data.mkdir()

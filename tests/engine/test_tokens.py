@@ -11,7 +11,7 @@ import pytest
 from support.access import Policy
 from support.auth import BasicAuth, BearerAuth
 from support.config import QUICK
-from support.faults import Answer, Hang, Seen, Status
+from support.faults import Answer, Challenge, Hang, Seen, Status
 
 from addon.upstream import tokens
 from engine.harness import NAME, TAG, RawServer, blob, manifest
@@ -35,21 +35,6 @@ class TokenAnswer:
     def apply(self, answer: Answer, request: Seen) -> None:
         changed = self._change(json.loads(answer.body))
         answer.body = changed if isinstance(changed, bytes) else json.dumps(changed).encode()
-
-
-class Challenge:
-    """Another WWW-Authenticate; `{realm}` stands for the one there was."""
-
-    def __init__(self, *values: str) -> None:
-        self._values = values
-
-    def apply(self, answer: Answer, request: Seen) -> None:
-        if "WWW-Authenticate" not in answer.headers:
-            return
-        good = answer.headers.popall("WWW-Authenticate")[0]
-        realm = good.split('"')[1]
-        for value in self._values:
-            answer.headers.add("WWW-Authenticate", value.replace("{good}", good).replace("{realm}", realm))
 
 
 @pytest.fixture

@@ -37,10 +37,21 @@ class BasicAuth:
 
 
 class BearerAuth:
-    """Opaque tokens bound to what was granted; `tokens` holds all that were issued and are still good."""
+    """Opaque tokens bound to what was granted; `tokens` holds all that were issued and are still good.
 
-    def __init__(self, policy: Policy, *, service: str = "fake", expires_in: int = 300) -> None:
+    `identities`: identity tokens and whose they are, taken by POST (OAuth2); without any, POST is refused.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        service: str = "fake",
+        expires_in: int = 300,
+        identities: Mapping[str, str] | None = None,
+    ) -> None:
         self.policy = policy
+        self.identities = dict(identities or {})
         self.service = service
         self.expires_in = expires_in
         self.tokens: dict[str, dict[str, set[str]]] = {}
@@ -59,14 +70,32 @@ class BearerAuth:
             parts["error"] = "invalid_token"
         return "Bearer " + ",".join(f'{key}="{value}"' for key, value in parts.items())
 
-    def token(self, request: web.Request, seen: Seen) -> Answer:
+    async def token(self, request: web.Request, seen: Seen) -> Answer:
+        if seen.method == "POST" and self.identities:
+            return await self._token_for_identity(request)
         if seen.method != "GET":
             return _answer(405, {"details": "GET only"})
         try:
             user = self.policy.user_of(seen.authorization)
         except WrongLogin:
             return _answer(401, {"details": "incorrect username or password"})
-        scopes = parse_scopes(request.query.getall("scope", []))
+        return self._issue(user, request.query.getall("scope", []))
+
+    async def _token_for_identity(self, request: web.Request) -> Answer:
+        form = await request.post()
+        user = self.identities.get(str(form.get("refresh_token")))
+        if (
+            form.get("grant_type") != "refresh_token"
+            or not form.get("client_id")
+            or form.get("service") != self.service
+        ):
+            return _answer(400, {"error": "invalid_request"})
+        if user is None:
+            return _answer(401, {"error": "invalid_grant"})
+        return self._issue(user, [str(form.get("scope", ""))])
+
+    def _issue(self, user: str | None, wanted_scopes: list[str]) -> Answer:
+        scopes = parse_scopes(wanted_scopes)
         # A token is given even when nothing is granted, as at Docker Hub: the registry then refuses it.
         token = secrets.token_urlsafe(24)
         self.tokens[token] = {name: wanted & self.policy.actions(user, name) for name, wanted in scopes}

@@ -181,6 +181,21 @@ class Slow:
         answer.gate, answer.gate_after = self.gate, self.after
 
 
+class Challenge:
+    """Another WWW-Authenticate: `{good}` stands for the one there was, `{realm}` for its realm."""
+
+    def __init__(self, *values: str) -> None:
+        self._values = values
+
+    def apply(self, answer: Answer, request: Seen) -> None:
+        if "WWW-Authenticate" not in answer.headers:
+            return
+        good = answer.headers.popall("WWW-Authenticate")[0]
+        realm = good.split('"')[1]
+        for value in self._values:
+            answer.headers.add("WWW-Authenticate", value.replace("{good}", good).replace("{realm}", realm))
+
+
 @dataclass
 class Injection:
     """A fault and what it applies to; `hits` counts the answers it changed."""

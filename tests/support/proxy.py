@@ -111,7 +111,7 @@ def serve(
 
 
 @contextmanager
-def mitmdump(folder: Path, config: str) -> Iterator[Proxy]:
+def mitmdump(folder: Path, config: str, *options: str | Path) -> Iterator[Proxy]:
     """The same proxy as a script of plain mitmdump. Its log is what mitmdump writes."""
     data = folder / "data"
     argv: list[str | Path] = [
@@ -120,6 +120,7 @@ def mitmdump(folder: Path, config: str) -> Iterator[Proxy]:
         *("--set", f"mirrortap_config={_config_file(folder, config)}"),
         *("--set", f"mirrortap_data={data}"),
         *("--listen-host", "127.0.0.1", "-p", "0"),
+        *options,
     ]
     with _running(folder, argv, r"proxy listening at ([^\s:]+):(\d+)", data, {}) as proxy:
         yield proxy

@@ -130,7 +130,7 @@ class FakeRegistry:
     async def _answer(self, request: web.Request, seen: Seen) -> Answer:
         path = seen.path.removeprefix(self._prefix)
         if seen.kind == "token" and isinstance(self.auth, BearerAuth):
-            return self.auth.token(request, seen)
+            return await self.auth.token(request, seen)
         match = ROUTES[seen.kind].match(path) if seen.kind in ROUTES else None
         name = match["name"] if match else ""
         challenge = self._challenge(seen, name)
