@@ -186,7 +186,7 @@ class ProxyDoor:
 
     def _own_page(self, request: http.Request) -> http.Response:
         if request.path == "/ca.crt":
-            return _page(request, 200, self._service.authority.root_pem, "application/x-pem-file")
+            return _page(request, 200, self._service.authority.roots_pem, "application/x-pem-file")
         text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
         return _page(request, 200 if request.path == "/" else 404, text)
 
