@@ -6,9 +6,9 @@ import asyncio
 import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
@@ -21,8 +21,12 @@ from addon.config import buildkit
 from addon.config.model import ConfigError
 from addon.engine import Engine
 from addon.fills import Fills
+from addon.renewal import Renewal
 from addon.upstream.client import Upstream
-from ca.authority import Authority, AuthorityError
+from ca.authority import AuthorityError
+
+if TYPE_CHECKING:
+    from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed
 
@@ -50,12 +54,7 @@ class Service:
     def _open(self, data: Path) -> None:
         lock = _lock(data)
         try:
-            self.authority = Authority.open(
-                data / "ca",
-                self.config.certificate_names(),
-                leaf_life=timedelta(seconds=self.config.lives.leaf),
-                intermediate_life=timedelta(seconds=self.config.lives.intermediate),
-            )
+            self._renewal = Renewal(data / "ca", self.config.certificate_names(), self.config.lives)
             self.cache = data / "cache"
             self._open_cache()
             self._store.sweep()
@@ -83,12 +82,22 @@ class Service:
         except StoreError as error:
             raise StartError(str(error)) from None
 
+    @property
+    def authority(self) -> Authority:
+        """The CA; another one from time to time."""
+        return self._renewal.authority
+
+    async def valid_authority(self) -> Authority:
+        """The CA to show clients a certificate of."""
+        return await self._renewal.valid()
+
     @cached_property
     def engine(self) -> Engine:
-        """Made when the proxy is up, for it needs a running event loop; from then on the cache is kept in order."""
+        """Made when the proxy is up, for it needs a running event loop; from then on cache and CA are kept in order."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()
+        self._renewal.start()
         return Engine(
             self._store,
             self._contents,
@@ -109,6 +118,7 @@ class Service:
         if "engine" in self.__dict__:
             await self.engine.close()
             await self._janitor.close()
+            await self._renewal.close()
         self._database.close()
         self._unlock()
 

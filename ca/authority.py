@@ -54,6 +54,7 @@ class Authority:
     `created`: this open() made the root, so that no builder trusts it yet. `renewal` (aware, UTC): from when on
     open() should be called again, for there is or may be something newer by then. `warnings`: what somebody
     should see to, in words with the remedy. `roots_pem`: what builders should trust; during a rotation two roots.
+    `chain`: what signs leaves, and what leads from there to the root.
     """
 
     root: x509.Certificate
@@ -65,7 +66,7 @@ class Authority:
     _names: tuple[str, ...]
     _leaf_life: timedelta
     _issuer: Issuer
-    _chain: tuple[x509.Certificate, ...]
+    chain: tuple[x509.Certificate, ...]
 
     @classmethod
     def open(
@@ -106,7 +107,7 @@ class Authority:
             _names=names,
             _leaf_life=lives.leaf,
             _issuer=issuer,
-            _chain=tuple(dict.fromkeys((issuer.certificate, *holding.imported))),
+            chain=tuple(dict.fromkeys((issuer.certificate, *holding.imported))),
         )
 
     def leaf(self, host: str) -> Leaf:
@@ -121,8 +122,8 @@ class Authority:
         if flaw := clock.flaw(self._issuer.certificate, now):
             raise AuthorityError(f"the intermediate under {self.root_path} {flaw}; {_RENEW}")
         # No use past the issuer's end.
-        until = min(now + self._leaf_life, *(certificate.not_valid_after_utc for certificate in self._chain))
-        return Leaf(host, *issuing.leaf(self._issuer, host, now, until), self._chain)
+        until = min(now + self._leaf_life, *(certificate.not_valid_after_utc for certificate in self.chain))
+        return Leaf(host, *issuing.leaf(self._issuer, host, now, until), self.chain)
 
     @property
     def fingerprint(self) -> str:

@@ -39,7 +39,8 @@ from addon.config.model import (
     origin_of,
 )
 from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share
-from ca.authority import ROOT_LIFE, AuthorityError, dns_name
+from ca.authority import AuthorityError, dns_name
+from ca.lives import ROOT_LIFE
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
@@ -317,9 +318,8 @@ class _Reader:
             self._fail("mirrortap.leaf-life", f"is shorter than {_SHORTEST_LEAF:g}s: {why}; raise it")
         if lives.intermediate > ROOT_LIFE.total_seconds():
             self._fail("mirrortap.intermediate-life", f"is longer than a root's, {ROOT_LIFE.days}d; lower it")
-        if lives.intermediate <= lives.leaf:
-            why = "whose leaves must end before it does"
-            self._fail("mirrortap.intermediate-life", f"must be longer than leaf-life, {why}; raise it or lower that")
+        if lives.intermediate < 2 * lives.leaf:
+            self._fail("mirrortap.intermediate-life", "must be at least twice leaf-life; raise it, or lower that")
         return lives
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:

@@ -48,7 +48,7 @@ class ProxyDoor:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._leaves = Leaves(service.authority)
+        self._leaves = Leaves()
         self._busy: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -76,11 +76,11 @@ class ProxyDoor:
             context.layers.remove(chosen)
             nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts)
 
-    def tls_start_client(self, start: tls.TlsData) -> None:
+    async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
         assert address  # by next_layer
         try:
-            start.ssl_conn = self._leaves.connection(address[0])
+            start.ssl_conn = self._leaves.connection(await self._service.valid_authority(), address[0])
         except AuthorityError as error:
             # mitmproxy would leave the client waiting.
             _hang_up(start.context.client, f"cannot be shown a certificate: {error}")

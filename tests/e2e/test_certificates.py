@@ -43,7 +43,16 @@ def go(host: str, port: int, root: Path, folder: Path) -> str | None:
 def openssl(host: str, port: int, root: Path, folder: Path) -> str | None:
     name = ("-verify_ip" if host == ADDRESS else "-verify_hostname", host)
     trust = ("-CAfile", root, "-no-CApath", "-no-CAstore", "-verify_return_error")
-    command = ["openssl", "s_client", "-proxy", f"127.0.0.1:{port}", "-connect", f"{host}:443", *trust, *name]
+    command: list[str | Path] = [
+        "openssl",
+        "s_client",
+        "-proxy",
+        f"127.0.0.1:{port}",
+        "-connect",
+        f"{host}:443",
+        *trust,
+        *name,
+    ]
     done = run(command, env={}, check=False)
     assert (done.returncode == 0) == ("Verify return code: 0 (ok)" in done.stdout)
     return None if done.returncode == 0 else done.stderr

@@ -21,7 +21,7 @@ _PEM = serialization.Encoding.PEM
 
 
 def forge(host: str, certificate_file: Path, key_file: Path, chain: Path) -> Path:
-    """Writes a certificate for `host`, its key and its issuer to `chain`: what somebody makes with a CA's stolen key."""
+    """Writes a certificate for `host`, its key and its issuer to `chain`, as a thief of the issuer's key would."""
     issuer = x509.load_pem_x509_certificate(certificate_file.read_bytes())
     issuer_key = serialization.load_pem_private_key(key_file.read_bytes(), None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)

@@ -298,8 +298,8 @@ def test_downloads(read: Read) -> None:
 
 def test_lives(read: Read) -> None:
     assert read(toml({})).lives == Lives(7 * 86400, 365 * 86400)
-    shortest = {"leaf-life": "3s", "intermediate-life": "3.5s"}
-    assert read(toml({}, shortest)).lives == Lives(3, 3.5)
+    shortest = {"leaf-life": "3s", "intermediate-life": "6s"}
+    assert read(toml({}, shortest)).lives == Lives(3, 6)
     assert read(toml({}, {"intermediate-life": "3650d"})).lives == Lives(intermediate=3650 * 86400)
 
 
@@ -506,11 +506,11 @@ def refused(file: Path, *told: str) -> None:
         ("[mirrortap]\nleaf-life = 7", ["mirrortap.leaf-life", "write a duration as a string"]),
         ("[mirrortap]\nleaf-life = '2.9s'", ["mirrortap.leaf-life", "is shorter than 3s", "raise it"]),
         (
-            "[mirrortap]\nleaf-life = '1h'\nintermediate-life = '1h'",
-            ["mirrortap.intermediate-life", "must be longer than leaf-life", "raise it or lower that"],
+            "[mirrortap]\nleaf-life = '1h'\nintermediate-life = '119m'",
+            ["mirrortap.intermediate-life", "must be at least twice leaf-life", "raise it, or lower that"],
         ),
-        ("[mirrortap]\nintermediate-life = '6d'", ["mirrortap.intermediate-life", "must be longer than leaf-life"]),
-        ("[mirrortap]\nleaf-life = '366d'", ["mirrortap.intermediate-life", "must be longer than leaf-life"]),
+        ("[mirrortap]\nintermediate-life = '13d'", ["mirrortap.intermediate-life", "must be at least twice leaf-life"]),
+        ("[mirrortap]\nleaf-life = '183d'", ["mirrortap.intermediate-life", "must be at least twice leaf-life"]),
         ("[mirrortap]\nintermediate-life = '3651d'", ["mirrortap.intermediate-life", "is longer than a root's, 3650d"]),
         # Offline.
         ("[mirrortap]\noffline = 'yes'", ["mirrortap.offline", "boolean"]),
