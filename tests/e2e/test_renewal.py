@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -37,17 +37,18 @@ if TYPE_CHECKING:
 
 SECONDS = float(os.environ.get("RENEWAL_SECONDS", "0"))
 LEAF, INTERMEDIATE = max(3.0, SECONDS / 10), max(6.0, 3 * SECONDS / 10)
-# Changes that must have been seen before it ends; seconds that it may take.
-LEAVES, INTERMEDIATES = 4, 3
+# Seconds that it may take.
 LONGEST = SECONDS + 40
-# Between two connections of a client.
-PAUSE = 0.05
+# Between two connections of a client, and between two pulls of one.
+PAUSE = max(0.05, SECONDS / 2000)
+PULL_PAUSE = 10 * PAUSE
 
 
 @dataclass
 class Seen:
     """What the clients of one proxy have come across."""
 
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     leaves: set[int] = field(default_factory=set, repr=False)
     intermediates: set[int] = field(default_factory=set, repr=False)
     full: int = 0
@@ -57,7 +58,7 @@ class Seen:
 
     @property
     def enough(self) -> bool:
-        return len(self.leaves) >= LEAVES and len(self.intermediates) >= INTERMEDIATES and bool(self.resumed)
+        return len(self.leaves) >= 3 and len(self.intermediates) >= 2 and bool(self.resumed)
 
 
 class Client:
@@ -79,7 +80,8 @@ class Client:
             connection.request("GET", f"/v2/library/app/blobs/{digest}")
             answer = connection.getresponse()
             assert sha256(answer.read()) == digest
-            self._note(connection.sock)
+            with self._seen.lock:
+                self._note(connection.sock)
         finally:
             connection.close()
 
@@ -122,7 +124,6 @@ class _Clients:
         self._app = app
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.seen: list[Seen] = []
 
     def __enter__(self) -> Self:
         return self
@@ -132,9 +133,8 @@ class _Clients:
         for thread in self._threads:
             thread.join()
 
-    def start(self, proxy: Proxy, machine: Sandbox) -> None:
+    def start(self, proxy: Proxy, machine: Sandbox) -> Seen:
         seen = Seen()
-        self.seen.append(seen)
         works = [partial(self._pull, machine, seen)]
         for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
             works += [partial(self._get, Client(proxy, version, resuming, seen), seen) for resuming in (False, True)]
@@ -142,6 +142,7 @@ class _Clients:
             thread = threading.Thread(target=work)
             thread.start()
             self._threads.append(thread)
+        return seen
 
     def _get(self, client: Client, seen: Seen) -> None:
         while not self._ended.wait(PAUSE):
@@ -153,7 +154,7 @@ class _Clients:
     def _pull(self, machine: Sandbox, seen: Seen) -> None:
         """Go's clients: a handshake per request."""
         folder = machine.home / "pulled"
-        while not self._ended.wait(PAUSE):
+        while not self._ended.wait(PULL_PAUSE):
             done = machine.skopeo("copy", "--quiet", f"docker://{APP}", f"dir:{folder}", check=False)
             if done.returncode == 0 and sha256((folder / "manifest.json").read_bytes()) == self._app.manifest.digest:
                 seen.pulls += 1
@@ -172,20 +173,24 @@ def test_no_handshake_fails_while_certificates_change(
     config = toml({"docker.io": hub, mirror.endpoint: {"http": True}}, lives)
     clients = _Clients(app)
     with ExitStack() as stack:
-        starting = {
-            "one": serve(tmp_path / "one", config),
-            "workers": serve(tmp_path / "workers", config, workers=2),
-            "script": mitmdump(tmp_path / "script", config),
-        }
-        proxies = list(ThreadPoolExecutor().map(stack.enter_context, starting.values()))
+
+        def start(name: str, proxy: AbstractContextManager[Proxy]) -> Seen:
+            running = stack.enter_context(proxy)
+            return clients.start(running, builder(running, name))
+
+        with ThreadPoolExecutor() as pool:
+            starting = [
+                pool.submit(start, "one", serve(tmp_path / "one", config)),
+                pool.submit(start, "workers", serve(tmp_path / "workers", config, workers=2)),
+                pool.submit(start, "script", mitmdump(tmp_path / "script", config)),
+            ]
         stack.enter_context(clients)
-        for name, proxy in zip(starting, proxies, strict=True):
-            clients.start(proxy, builder(proxy, name))
+        one, workers, script = (each.result() for each in starting)
         began = time.monotonic()
-        while time.monotonic() - began < SECONDS or not all(seen.enough for seen in clients.seen):
-            assert time.monotonic() - began < LONGEST, clients.seen
+        while time.monotonic() - began < SECONDS or not all(seen.enough for seen in (one, workers, script)):
+            assert time.monotonic() - began < LONGEST, (one, workers, script)
             time.sleep(0.05)
-    for name, seen in zip(starting, clients.seen, strict=True):
-        print(f"{name}: {seen}, {len(seen.leaves)} leaves, {len(seen.intermediates)} intermediates")
+    for seen in one, workers, script:
+        print(f"{seen}, {len(seen.leaves)} leaves, {len(seen.intermediates)} intermediates")
         assert seen.failures == []
         assert seen.pulls
