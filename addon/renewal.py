@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import time
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -62,8 +61,7 @@ class Renewal:
     async def close(self) -> None:
         if self._watching:
             self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     async def look(self) -> None:
         """Opens the CA anew if that is due; if it fails, the one in use stays. Never raises."""

@@ -268,7 +268,8 @@ def _writer(client: Client) -> asyncio.StreamWriter:
 
 def _hang_up(client: Client, reason: str) -> None:
     log.error("%s %s", _peer(client), reason)
-    _writer(client).transport.abort()
+    with suppress(KeyError):
+        _writer(client).transport.abort()
 
 
 def _peer(client: Client) -> str:
