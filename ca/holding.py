@@ -26,11 +26,14 @@ from ca.issuing import CaKey, Issuer, extension
 
 
 @dataclass(frozen=True)
-class Unlock:
-    """Where the issuing key is, when not in the folder, and its passphrase, when it has one."""
+class KeyPlace:
+    """Where the issuing key is, or is to go, when not in the folder, and its passphrase, when it has one."""
 
     file: Path | None = None
     passphrase: bytes | None = None
+
+
+IN_FOLDER = KeyPlace()
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Holding:
         return tuple(dict.fromkeys(root for root in (self.root, self.next_root, self.old_root) if root))
 
 
-def read(folder: Path, present: set[str], unlock: Unlock = Unlock()) -> Holding:
+def read(folder: Path, present: set[str], place: KeyPlace = IN_FOLDER) -> Holding:
     """From a folder that is locked and holds `present`. Raises AuthorityError, OSError."""
     if ROOT_CRT not in present:
         raise AuthorityError(f"{folder / ROOT_CRT} is missing; restore it, or {_anew(folder)}")
@@ -96,10 +99,10 @@ def read(folder: Path, present: set[str], unlock: Unlock = Unlock()) -> Holding:
     issuer_crt = folder / (IMPORTED_CRT if imported else ROOT_CRT)
     issuer_key = IMPORTED_KEY if imported else ROOT_KEY
     key, encrypted = None, False
-    where = unlock.file or (folder / issuer_key if issuer_key in present else None)
+    where = place.file or (folder / issuer_key if issuer_key in present else None)
     if where:
         try:
-            key = files.key(where, (*imported, root)[0], issuer_crt, unlock.passphrase)
+            key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase)
         except KeyIsEncrypted:
             encrypted = True
     holding = Holding(
