@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from ca import clock, files
+from ca import clock, constraints, files
 from ca.errors import AuthorityError
 from ca.files import (
     IMPORTED_CRT,
@@ -85,6 +85,13 @@ class Holding:
         return self.intermediate
 
     @property
+    def permitted(self) -> tuple[str, ...]:
+        """The DNS names that the certificate which signs leaves is limited to; empty for any, or when there is none."""
+        if self.direct:
+            return constraints.permitted(self.issuer)
+        return constraints.permitted(self.intermediate.certificate) if self.intermediate else ()
+
+    @property
     def roots(self) -> tuple[x509.Certificate, ...]:
         """What builders should trust: during a rotation two, each once."""
         return tuple(dict.fromkeys(root for root in (self.root, self.next_root, self.old_root) if root))
@@ -152,7 +159,12 @@ def _root(path: Path) -> x509.Certificate:
 def _intermediate(folder: Path) -> Issuer:
     path = folder / INTERMEDIATE_CRT
     certificate = files.certificates(path)[0]
-    return Issuer(certificate, files.key(folder / INTERMEDIATE_KEY, certificate, path))
+    try:
+        return Issuer(certificate, files.key(folder / INTERMEDIATE_KEY, certificate, path))
+    except KeyIsEncrypted:  # the proxy needs it at every start
+        raise AuthorityError(
+            f"{folder / INTERMEDIATE_KEY} is encrypted; decrypt it, or delete it for another"
+        ) from None
 
 
 def _check_times(holding: Holding, now: datetime) -> None:

@@ -63,12 +63,7 @@ def renew(folder: Path, names: tuple[str, ...], lives: Lives, key: KeyPlace, *, 
             raise AuthorityError(
                 f"the imported CA {holding.issuer_path} signs by itself; the one that follows it has to be imported"
             )
-        return ensured(holding, kept_names(holding, names) if keep else names, lives, anew=True)
-
-
-def kept_names(holding: Holding, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that the present intermediate permits; `names` when there is none."""
-    return constraints.permitted(holding.intermediate.certificate) if holding.intermediate else names
+        return ensured(holding, (keep and holding.permitted) or names, lives, anew=True)
 
 
 def _flaw(intermediate: x509.Certificate, holding: Holding, names: tuple[str, ...], now: datetime) -> str | None:

@@ -23,7 +23,7 @@ from ca.files import (
 from ca.holding import Holding, KeyPlace, read, settle
 from ca.issuing import fingerprint
 from ca.lives import Lives
-from ca.renewing import ensured, kept_names
+from ca.renewing import ensured
 
 _BEGIN = "mirrortap ca rotate begins one"
 
@@ -73,7 +73,7 @@ def switch(folder: Path, names: tuple[str, ...], lives: Lives, key: KeyPlace, *,
                 )
             )
         holding = read(folder, present)
-        names = kept_names(holding, names) if keep else names
+        names = (keep and holding.permitted) or names
         _check_next(holding, present, key)
         files.write_certificates(folder / OLD_CRT, holding.root)
         if ROOT_KEY in present:
