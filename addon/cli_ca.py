@@ -115,8 +115,8 @@ def rotate_command(
         if step == "switch":
             _switch(folder, config, root_key, passphrase_file)
         elif step == "finish":
-            click.echo(f"Removed the old root, SHA-256 {rotation.finish(folder)}, and its key in {folder}")
-            click.echo("Next: remove it from the builders, if you like; nothing is signed by it any more.")
+            click.echo(f"Removed the old root, SHA-256 {rotation.finish(folder)}")
+            click.echo("Next: remove it from the builders, and its key from wherever else it is kept.")
         elif step == "abort":
             click.echo(f"Removed the new root, SHA-256 {rotation.abort(folder)}. The old one signs as before.")
         else:
@@ -240,7 +240,9 @@ def _say_key(path: Path, place: KeyPlace, elsewhere: bool) -> None:
 def _say_intermediate(holding: Holding) -> None:
     assert holding.intermediate
     end = holding.intermediate.certificate.not_valid_after_utc
-    click.echo(f"Issued an intermediate CA, until {end:%Y-%m-%d}, for {', '.join(holding.permitted)}")
+    click.echo(
+        f"Issued an intermediate CA, until {end:%Y-%m-%d}, for {len(holding.permitted)} hosts and what is below them"
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,10 @@ def described(folder: Path) -> Iterator[str]:
         if number == 0:
             yield f"  key      {_key(held)}"
     if held.direct:
-        yield f"  permits  {', '.join(held.permitted) or 'ANY name'}"
+        yield from _permitted(held)
     elif held.intermediate:
         yield from _certificate("Intermediate", held.intermediate.certificate)
-        yield f"  permits  {', '.join(held.permitted)}"
+        yield from _permitted(held)
     else:
         yield "Intermediate: none; the proxy issues one when it starts, or: mirrortap ca renew"
     yield from _trust(held)
@@ -48,9 +49,15 @@ def described(folder: Path) -> Iterator[str]:
 
 def _certificate(title: str, certificate: x509.Certificate) -> Iterator[str]:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    yield f"{title}: {certificate.subject.rfc4514_string()}"
+    subject = ", ".join(f"{part.rfc4514_attribute_name}={part.value!s}" for part in certificate.subject)
+    yield f"{title}: {subject}"
     yield f"  SHA-256  {fingerprint(certificate)}"
     yield f"  valid    {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+
+
+def _permitted(held: Holding) -> list[str]:
+    names = ", ".join(held.permitted) or "ANY name"
+    return textwrap.wrap(names, 110, initial_indent="  permits  ", subsequent_indent=" " * 11, break_on_hyphens=False)
 
 
 def _key(held: Holding) -> str:

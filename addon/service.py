@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -50,12 +49,7 @@ class Service:
     def _open(self, data: Path) -> None:
         lock = _lock(data)
         try:
-            self.authority = Authority.open(
-                data / "ca",
-                self.config.certificate_names(),
-                leaf_life=timedelta(seconds=self.config.lives.leaf),
-                intermediate_life=timedelta(seconds=self.config.lives.intermediate),
-            )
+            self.authority = Authority.open(data / "ca", self.config.certificate_names())
             self.cache = data / "cache"
             self._open_cache()
             self._store.sweep()

@@ -111,6 +111,8 @@ def read(folder: Path, present: set[str], place: KeyPlace = IN_FOLDER) -> Holdin
         try:
             key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase)
         except KeyIsEncrypted:
+            if place.file:  # it was to be used now
+                raise
             encrypted = True
     holding = Holding(
         folder,
