@@ -17,11 +17,21 @@ from ca import clock, files, issuing, making, renewing
 from ca.errors import AuthorityError
 from ca.holding import Holding, read, settle
 from ca.issuing import Issuer
-from ca.lives import INTERMEDIATE_LIFE, LEAF_LIFE, Lives
+from ca.lives import INTERMEDIATE_LIFE, LEAF_LIFE, ROOT_LIFE, Lives
 from ca.names import dns_name, subtrees, within
 from ca.notices import warnings
 
-__all__ = ["INTERMEDIATE_LIFE", "LEAF_LIFE", "Authority", "AuthorityError", "Leaf", "dns_name", "subtrees", "within"]
+__all__ = [
+    "INTERMEDIATE_LIFE",
+    "LEAF_LIFE",
+    "ROOT_LIFE",
+    "Authority",
+    "AuthorityError",
+    "Leaf",
+    "dns_name",
+    "subtrees",
+    "within",
+]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Authority:
     `created`: this open() made the root, so that no builder trusts it yet. `renewal` (aware, UTC): from when on
     open() should be called again, for there is or may be something newer by then. `warnings`: what somebody
     should see to, in words with the remedy. `roots_pem`: what builders should trust; during a rotation two roots.
-    `chain`: what signs leaves, and what leads from there to the root.
+    `chain`: what goes along with every leaf, the certificate that signs it first.
     """
 
     root: x509.Certificate
@@ -63,10 +73,10 @@ class Authority:
     renewal: datetime
     warnings: tuple[str, ...]
     roots_pem: bytes
+    chain: tuple[x509.Certificate, ...]
     _names: tuple[str, ...]
     _leaf_life: timedelta
     _issuer: Issuer
-    chain: tuple[x509.Certificate, ...]
 
     @classmethod
     def open(
@@ -120,15 +130,17 @@ class Authority:
         if not within(host, self._names):
             raise AuthorityError(f"{host} is outside the names of this authority ({', '.join(self._names)})")
         if flaw := clock.flaw(self._issuer.certificate, now):
-            raise AuthorityError(f"the intermediate under {self.root_path} {flaw}; {_RENEW}")
+            raise AuthorityError(f"the intermediate under {self.root_path} {flaw}; mirrortap ca show says what to do")
         # No use past the issuer's end.
         until = min(now + self._leaf_life, *(certificate.not_valid_after_utc for certificate in self.chain))
         return Leaf(host, *issuing.leaf(self._issuer, host, now, until), self.chain)
 
     @property
+    def intermediate(self) -> x509.Certificate:
+        """What signs leaves."""
+        return self._issuer.certificate
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the root in colon hex, as `openssl x509 -noout -fingerprint -sha256` prints it."""
         return issuing.fingerprint(self.root)
-
-
-_RENEW = "mirrortap ca show says what keeps it from being renewed"

@@ -79,20 +79,25 @@ def certificates(path: Path) -> tuple[x509.Certificate, ...]:
     return chain
 
 
-def key(path: Path, certificate: x509.Certificate, of: Path, passphrase: bytes | None = None) -> CaKey:
+def key(path: Path, certificate: x509.Certificate, of: Path, phrase: bytes | None = None) -> CaKey:
     """The private key in a PEM file, which must be that of `certificate` (which is in the file `of`).
 
     Raises KeyIsEncrypted when it is and there is no passphrase, AuthorityError, OSError.
     """
     data = secret(path, "private key")
     try:
-        loaded = _decrypted(data, path, passphrase)
+        loaded = _decrypted(data, path, phrase)
         matches = loaded.public_key() == certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise AuthorityError(f"{path} is not a private key in PEM; {_remedy(path)}") from error
     if not matches or not isinstance(loaded, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise AuthorityError(f"{path} is not the key of {of}; {_remedy(path)}")
     return loaded
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a file that key() has read needed a passphrase. Raises OSError."""
+    return b"ENCRYPTED" in path.read_bytes()
 
 
 def secret(path: Path, what: str) -> bytes:
@@ -106,14 +111,22 @@ def secret(path: Path, what: str) -> bytes:
         return file.read()
 
 
+def passphrase(path: Path) -> bytes:
+    """The first line of a file that nobody but this user may read. Raises AuthorityError, OSError."""
+    line = secret(path, "passphrase file").partition(b"\n")[0].removesuffix(b"\r")
+    if not line:
+        raise AuthorityError(f"passphrase file {path}: its first line is empty; the passphrase belongs there")
+    return line
+
+
 def certificates_pem(*chain: x509.Certificate) -> bytes:
     """One after another in PEM (RFC 7468)."""
     return b"".join(certificate.public_bytes(_PEM) for certificate in chain)
 
 
-def key_pem(private: CaKey, passphrase: bytes | None = None) -> bytes:
+def key_pem(private: CaKey, phrase: bytes | None = None) -> bytes:
     """PKCS#8 PEM (RFC 5958), encrypted if there is a passphrase."""
-    lock = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    lock = serialization.BestAvailableEncryption(phrase) if phrase else serialization.NoEncryption()
     return private.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, lock)
 
 
@@ -139,14 +152,16 @@ def _owner(what: str, owner: int, remedy: str) -> str:
     return f"{what} belongs to uid {owner}, and this is uid {os.geteuid()}; run mirrortap as that user, or {remedy}"
 
 
-def _decrypted(data: bytes, path: Path, passphrase: bytes | None) -> PrivateKeyTypes:
+def _decrypted(data: bytes, path: Path, phrase: bytes | None) -> PrivateKeyTypes:
     try:
         return serialization.load_pem_private_key(data, password=None)
     except TypeError:  # it has to be decrypted
-        if passphrase is None:
-            raise KeyIsEncrypted(f"private key {path} is encrypted, and there is no passphrase") from None
+        if phrase is None:
+            raise KeyIsEncrypted(
+                f"private key {path} is encrypted; give its passphrase with --passphrase-file FILE"
+            ) from None
     try:
-        return serialization.load_pem_private_key(data, password=passphrase)
+        return serialization.load_pem_private_key(data, password=phrase)
     except ValueError:
         raise AuthorityError(f"that is not the passphrase of private key {path}, or the file is damaged") from None
 

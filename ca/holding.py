@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from ca import clock, files
+from ca import clock, constraints, files
 from ca.errors import AuthorityError
 from ca.files import (
     IMPORTED_CRT,
@@ -26,11 +26,14 @@ from ca.issuing import CaKey, Issuer, extension
 
 
 @dataclass(frozen=True)
-class Unlock:
-    """Where the issuing key is, when not in the folder, and its passphrase, when it has one."""
+class KeyPlace:
+    """Where the issuing key is, or is to go, when not in the folder, and its passphrase, when it has one."""
 
     file: Path | None = None
     passphrase: bytes | None = None
+
+
+IN_FOLDER = KeyPlace()
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,19 @@ class Holding:
         return self.intermediate
 
     @property
+    def permitted(self) -> tuple[str, ...]:
+        """The DNS names that the certificate which signs leaves is limited to; empty for any, or when there is none."""
+        if self.direct:
+            return constraints.permitted(self.issuer)
+        return constraints.permitted(self.intermediate.certificate) if self.intermediate else ()
+
+    @property
     def roots(self) -> tuple[x509.Certificate, ...]:
         """What builders should trust: during a rotation two, each once."""
         return tuple(dict.fromkeys(root for root in (self.root, self.next_root, self.old_root) if root))
 
 
-def read(folder: Path, present: set[str], unlock: Unlock = Unlock()) -> Holding:
+def read(folder: Path, present: set[str], place: KeyPlace = IN_FOLDER) -> Holding:
     """From a folder that is locked and holds `present`. Raises AuthorityError, OSError."""
     if ROOT_CRT not in present:
         raise AuthorityError(f"{folder / ROOT_CRT} is missing; restore it, or {_anew(folder)}")
@@ -96,11 +106,13 @@ def read(folder: Path, present: set[str], unlock: Unlock = Unlock()) -> Holding:
     issuer_crt = folder / (IMPORTED_CRT if imported else ROOT_CRT)
     issuer_key = IMPORTED_KEY if imported else ROOT_KEY
     key, encrypted = None, False
-    where = unlock.file or (folder / issuer_key if issuer_key in present else None)
+    where = place.file or (folder / issuer_key if issuer_key in present else None)
     if where:
         try:
-            key = files.key(where, (*imported, root)[0], issuer_crt, unlock.passphrase)
+            key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase)
         except KeyIsEncrypted:
+            if place.file:  # it was to be used now
+                raise
             encrypted = True
     holding = Holding(
         folder,
@@ -149,7 +161,12 @@ def _root(path: Path) -> x509.Certificate:
 def _intermediate(folder: Path) -> Issuer:
     path = folder / INTERMEDIATE_CRT
     certificate = files.certificates(path)[0]
-    return Issuer(certificate, files.key(folder / INTERMEDIATE_KEY, certificate, path))
+    try:
+        return Issuer(certificate, files.key(folder / INTERMEDIATE_KEY, certificate, path))
+    except KeyIsEncrypted:  # the proxy needs it at every start
+        raise AuthorityError(
+            f"{folder / INTERMEDIATE_KEY} is encrypted; decrypt it, or delete it for another"
+        ) from None
 
 
 def _check_times(holding: Holding, now: datetime) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from cryptography import x509
+
 from ca import clock, constraints
 from ca.holding import Holding
 from ca.lives import ROOT_WARNING, WARNING, Lives
@@ -34,13 +36,13 @@ def warnings(holding: Holding, names: tuple[str, ...], lives: Lives, now: dateti
             f"the imported CA is not limited to certain names: whoever steals {holding.key_path} can speak for any "
             "host to everybody who trusts that CA"
         )
-    elif not holding.direct:
-        yield from _of_intermediate(holding, names, lives, now)
+    if holding.intermediate and not holding.direct:
+        yield from _of_intermediate(holding, holding.intermediate.certificate, names, lives, now)
 
 
-def _of_intermediate(holding: Holding, names: tuple[str, ...], lives: Lives, now: datetime) -> Iterator[str]:
-    assert holding.intermediate  # by renewing.ensured()
-    certificate = holding.intermediate.certificate
+def _of_intermediate(
+    holding: Holding, certificate: x509.Certificate, names: tuple[str, ...], lives: Lives, now: datetime
+) -> Iterator[str]:
     end, made = certificate.not_valid_after_utc, certificate.not_valid_before_utc + clock.SKEW
     if not holding.key:
         if end - now <= lives.margin and end < holding.end:

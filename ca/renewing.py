@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from cryptography import x509
 
 from ca import clock, constraints, files, issuing
 from ca.errors import AuthorityError
-from ca.files import INTERMEDIATE_CRT, INTERMEDIATE_KEY
-from ca.holding import Holding, signed
+from ca.files import INTERMEDIATE_CRT, INTERMEDIATE_KEY, KeyIsEncrypted
+from ca.holding import Holding, KeyPlace, read, settle, signed
 from ca.issuing import Issuer, extension
 from ca.lives import Lives
 from ca.names import within
@@ -36,7 +37,8 @@ def ensured(holding: Holding, names: tuple[str, ...], lives: Lives, *, anew: boo
     if not wanted or (holding.key is None and not flaw and not anew):
         return holding
     if holding.key is None:
-        raise AuthorityError(
+        kind = KeyIsEncrypted if holding.encrypted else AuthorityError
+        raise kind(
             f"intermediate certificate {holding.folder / INTERMEDIATE_CRT} {flaw or 'is to be issued anew'}, "
             f"and issuing another needs the root key; {remedy(holding)}"
         )
@@ -48,6 +50,20 @@ def ensured(holding: Holding, names: tuple[str, ...], lives: Lives, *, anew: boo
     files.write_key(holding.folder / INTERMEDIATE_KEY, files.key_pem(issued.key))
     files.write_certificates(holding.folder / INTERMEDIATE_CRT, issued.certificate)
     return replace(holding, intermediate=Issuer(*issued))
+
+
+def renew(folder: Path, names: tuple[str, ...], lives: Lives, key: KeyPlace, *, keep: bool) -> Holding:
+    """Issues another intermediate now; `keep`: for the names that the present one permits, if there is one.
+
+    Raises KeyIsEncrypted when a passphrase would help, and AuthorityError.
+    """
+    with files.locked(folder) as present:
+        holding = read(folder, settle(folder, present), key)
+        if holding.direct:
+            raise AuthorityError(
+                f"the imported CA {holding.issuer_path} signs by itself; the one that follows it has to be imported"
+            )
+        return ensured(holding, (keep and holding.permitted) or names, lives, anew=True)
 
 
 def _flaw(intermediate: x509.Certificate, holding: Holding, names: tuple[str, ...], now: datetime) -> str | None:

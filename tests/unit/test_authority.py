@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from support.verifiers import handshake, openssl_verify
 
 from ca import clock as clock_module
 from ca.authority import Authority, AuthorityError, Leaf, dns_name, subtrees, within
@@ -80,61 +81,26 @@ def forge(
     return Leaf("forged", builder.sign(signer_key, hashes.SHA256()), key, chain)
 
 
-def openssl_verify(folder: Path, leaf: Leaf, purpose: str = "sslserver") -> str:
-    """Empty when OpenSSL's command line accepts the leaf, else its complaint."""
-    certificate, untrusted = folder.parent / "leaf.crt", folder.parent / "untrusted.crt"
-    certificate.write_bytes(leaf.certificate.public_bytes(PEM))
-    untrusted.write_bytes(b"".join(link.public_bytes(PEM) for link in leaf.chain))
-    command = ["openssl", "verify", "-x509_strict", "-no-CApath", "-no-CAstore", "-purpose", purpose]
-    command += ["-CAfile", str(folder / "ca.crt"), "-untrusted", str(untrusted), str(certificate)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode == 0) == done.stdout.endswith("OK\n")
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def handshake(folder: Path, leaf: Leaf, host: str) -> None:
-    """A TLS handshake in memory; the client trusts the root only. Raises ssl.SSLCertVerificationError."""
-    pem = folder.parent / "server.pem"
-    pem.write_bytes(leaf.chain_pem() + leaf.key_pem())
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(pem)
-    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client_context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
-    client_context.load_verify_locations(folder / "ca.crt")
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context.wrap_bio(to_client, to_server, server_hostname=host)
-    server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    waiting = [client, server]
-    for _ in range(10):
-        for side in tuple(waiting):
-            try:
-                side.do_handshake()
-                waiting.remove(side)
-            except ssl.SSLWantReadError:
-                pass
-    assert not waiting
-
-
 # --- what verifiers say ---
 
 
 @pytest.mark.parametrize("host", ["docker.io", "registry-1.docker.io", "GHCR.io", "localhost"])
 def test_good_leaf_is_accepted(folder: Path, host: str) -> None:
     leaf = Authority.open(folder, NAMES).leaf(host)
-    assert openssl_verify(folder, leaf) == ""
-    handshake(folder, leaf, host.lower())
+    assert openssl_verify(folder / "ca.crt", leaf) == ""
+    handshake(folder / "ca.crt", leaf, host.lower())
 
 
 def test_longest_host_is_accepted(folder: Path) -> None:
     host = ".".join(["a" * 63] * 3 + ["b" * 51, "docker.io"])
     assert len(host) == 253
-    handshake(folder, Authority.open(folder, NAMES).leaf(host), host)
+    handshake(folder / "ca.crt", Authority.open(folder, NAMES).leaf(host), host)
 
 
 def test_leaf_is_for_its_own_host_only(folder: Path) -> None:
     leaf = Authority.open(folder, NAMES).leaf("docker.io")
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        handshake(folder, leaf, "ghcr.io")
+        handshake(folder / "ca.crt", leaf, "ghcr.io")
 
 
 STOLEN = [
@@ -152,26 +118,26 @@ def test_stolen_intermediate_key_is_worthless_for_other_names(
 ) -> None:
     Authority.open(folder, NAMES)
     leaf = forge(folder, name)
-    assert complaint in openssl_verify(folder, leaf)
+    assert complaint in openssl_verify(folder / "ca.crt", leaf)
     with pytest.raises(ssl.SSLCertVerificationError, match=complaint):
-        handshake(folder, leaf, host)
+        handshake(folder / "ca.crt", leaf, host)
 
 
 def test_forged_leaf_for_a_permitted_name_is_accepted(folder: Path) -> None:
     """The control for the refusals above: nothing but the name is wrong with what forge() makes."""
     Authority.open(folder, NAMES)
     leaf = forge(folder, x509.DNSName("quay.docker.io"))
-    assert openssl_verify(folder, leaf) == ""
-    handshake(folder, leaf, "quay.docker.io")
+    assert openssl_verify(folder / "ca.crt", leaf) == ""
+    handshake(folder / "ca.crt", leaf, "quay.docker.io")
 
 
 def test_stolen_intermediate_key_makes_no_ca_and_no_client(folder: Path) -> None:
     Authority.open(folder, NAMES)
     below = forge(folder, x509.DNSName("docker.io"), ca=True)
     leaf = forge(folder, x509.DNSName("docker.io"), issuer=below)
-    assert "path length constraint exceeded" in openssl_verify(folder, leaf)
+    assert "path length constraint exceeded" in openssl_verify(folder / "ca.crt", leaf)
     client = forge(folder, x509.DNSName("docker.io"), ExtendedKeyUsageOID.CLIENT_AUTH)
-    assert "unsuitable certificate purpose" in openssl_verify(folder, client, "sslclient")
+    assert "unsuitable certificate purpose" in openssl_verify(folder / "ca.crt", client, "sslclient")
 
 
 # --- what is in the certificates and files ---
@@ -275,7 +241,7 @@ def test_failed_write_leaves_the_old_files(folder: Path, monkeypatch: pytest.Mon
             Authority.open(folder, ["quay.io"])
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".key"} == old
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".lock"]
-    assert openssl_verify(folder, Authority.open(folder, ["quay.io"]).leaf("quay.io")) == ""
+    assert openssl_verify(folder / "ca.crt", Authority.open(folder, ["quay.io"]).leaf("quay.io")) == ""
 
 
 def test_crash_between_key_and_certificate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +260,7 @@ def test_crash_between_key_and_certificate(folder: Path, monkeypatch: pytest.Mon
             Authority.open(folder, ["quay.io"])
     again = Authority.open(folder, ["quay.io"])
     assert again.root == made.root
-    assert openssl_verify(folder, again.leaf("quay.io")) == ""
+    assert openssl_verify(folder / "ca.crt", again.leaf("quay.io")) == ""
 
 
 # --- opening again ---
@@ -318,7 +284,7 @@ def test_changed_names_reissue_the_intermediate_only(folder: Path, names: tuple[
     assert not second.created
     assert stored(folder / "intermediate.crt") != intermediate
     assert stored(folder / "intermediate.crt").public_key() != intermediate.public_key()
-    handshake(folder, second.leaf(names[-1]), names[-1])
+    handshake(folder / "ca.crt", second.leaf(names[-1]), names[-1])
     with pytest.raises(AuthorityError, match="outside the names"):
         second.leaf("example.com")
 
@@ -330,7 +296,7 @@ def test_foreign_intermediate_is_replaced(folder: Path) -> None:
         (folder / name).write_bytes((folder.with_name("other") / name).read_bytes())
     again = Authority.open(folder, NAMES)
     assert again.root == made.root
-    assert openssl_verify(folder, again.leaf("ghcr.io")) == ""
+    assert openssl_verify(folder / "ca.crt", again.leaf("ghcr.io")) == ""
 
 
 @pytest.mark.parametrize("name", ["intermediate.crt", "intermediate.key"])
@@ -339,7 +305,7 @@ def test_lost_intermediate_is_replaced(folder: Path, name: str) -> None:
     (folder / name).unlink()
     again = Authority.open(folder, NAMES)
     assert again.root == made.root
-    assert openssl_verify(folder, again.leaf("ghcr.io")) == ""
+    assert openssl_verify(folder / "ca.crt", again.leaf("ghcr.io")) == ""
 
 
 Clock = Callable[[int], None]
@@ -420,7 +386,7 @@ def test_root_key_may_be_away(folder: Path, clock: Clock) -> None:
     second = Authority.open(folder, ["docker.io"])
     assert second.root == first.root
     clock(0)
-    assert openssl_verify(folder, second.leaf("docker.io")) == ""
+    assert openssl_verify(folder / "ca.crt", second.leaf("docker.io")) == ""
     with pytest.raises(AuthorityError, match="outside the names"):
         second.leaf("ghcr.io")
     assert not (folder / "ca.key").exists()

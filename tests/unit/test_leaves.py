@@ -278,3 +278,14 @@ def test_hosts_that_clients_make_up_do_not_fill_the_memory(
     for number in range(10):
         leaves.connection(root, f"host{number}.docker.io")
     assert len(leaves._shown) == 3
+
+
+def test_a_renewed_leaf_takes_nobodys_place(
+    root: Authority, leaves: Leaves, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("addon.doors.leaves._MOST", 2)
+    for host in ("docker.io", "ghcr.io"):
+        leaves.connection(root, host)
+    set_clock(4.8)
+    leaves.connection(root, "ghcr.io")
+    assert len(leaves._shown) == 2
