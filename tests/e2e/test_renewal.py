@@ -64,8 +64,8 @@ class Seen:
 
 def renew(folder: Path) -> None:
     """An operator's `mirrortap ca renew`, for the proxy in that folder."""
-    options = ["--data", folder / "data", "--config", folder / "mirrortap.toml"]
-    command: list[str | Path] = [sys.executable, "-m", "addon.cli", "ca", "renew", *options]
+    options = (f"--data={folder / 'data'}", f"--config={folder / 'mirrortap.toml'}")
+    command = [sys.executable, "-m", "addon.cli", "ca", "renew", *options]
     assert "Builders need nothing" in run(command, env=proxy_env(folder), cwd=ROOT).stdout
 
 
