@@ -90,6 +90,7 @@ class Renewal:
             raise AuthorityError(f"{root} is gone; restore it from a backup")
         before = self._authority.chain
         self._open()
+        self._failing = Seldom(log, _FAILING)
         if self._authority.chain != before:
             log.info("the CA was renewed: leaves are signed by another certificate now, which %s", self._end())
 

@@ -130,6 +130,9 @@ async def test_the_old_one_stays_while_there_is_no_new_one(
     await renewal.look()
     assert renewal.authority is not first
     assert renewal.authority.chain == first.chain
+    (folder / "intermediate.crt").write_text("")
+    await renewal.look()
+    assert len(told(caplog)) == 2
 
 
 async def test_no_root_is_made_while_builders_trust_another(
