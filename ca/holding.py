@@ -109,7 +109,8 @@ def read(folder: Path, present: set[str], place: KeyPlace = IN_FOLDER) -> Holdin
     where = place.file or (folder / issuer_key if issuer_key in present else None)
     if where:
         try:
-            key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase)
+            remedy = files.NAME_ANOTHER if place.file else None
+            key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase, remedy)
         except KeyIsEncrypted:
             if place.file:  # it was to be used now
                 raise
