@@ -1,7 +1,7 @@
 """What a folder holds: the roots, what signs the intermediate, and the intermediate itself, read and checked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class KeyPlace:
     """Where the issuing key is, or is to go, when not in the folder, and its passphrase, when it has one."""
 
     file: Path | None = None
-    passphrase: bytes | None = None
+    passphrase: bytes | None = field(default=None, repr=False)
 
 
 IN_FOLDER = KeyPlace()

@@ -113,6 +113,10 @@ def test_wrong_and_missing_keys(folder: Path, place: KeyPlace, tmp_path: Path) -
     assert content(folder) == before
 
 
+def test_a_passphrase_is_not_shown() -> None:
+    assert "correct horse" not in repr(KeyPlace(None, b"correct horse"))
+
+
 def test_init_where_there_is_something(folder: Path, tmp_path: Path) -> None:
     made = Authority.open(folder, NAMES)
     before = content(folder)
