@@ -240,9 +240,7 @@ def _say_key(path: Path, place: KeyPlace, elsewhere: bool) -> None:
 def _say_intermediate(holding: Holding) -> None:
     assert holding.intermediate
     end = holding.intermediate.certificate.not_valid_after_utc
-    click.echo(
-        f"Issued an intermediate CA, until {end:%Y-%m-%d}, for {len(holding.permitted)} hosts and what is below them"
-    )
+    click.echo(f"Issued an intermediate CA, until {end:%Y-%m-%d}, for {len(holding.permitted)} hosts")
 
 
 @contextmanager

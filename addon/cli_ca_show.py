@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ca import clock, files, found, holding
 from ca.issuing import fingerprint
-from ca.lives import Lives
+from ca.lives import LEAF_LIFE, Lives
 from ca.notices import warnings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def described(folder: Path) -> Iterator[str]:
     else:
         yield "Intermediate: none; the proxy issues one when it starts, or: mirrortap ca renew"
     yield from _trust(held)
-    for warning in warnings(held, held.permitted, Lives(), clock.now()):
+    for warning in warnings(held, held.permitted, _lives(held), clock.now()):
         yield f"WARNING {warning}"
 
 
@@ -53,6 +53,15 @@ def _certificate(title: str, certificate: x509.Certificate) -> Iterator[str]:
     yield f"{title}: {subject}"
     yield f"  SHA-256  {fingerprint(certificate)}"
     yield f"  valid    {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+
+
+def _lives(held: Holding) -> Lives:
+    """As they were when the intermediate was issued."""
+    if not held.intermediate:
+        return Lives()
+    certificate = held.intermediate.certificate
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc - clock.SKEW
+    return Lives(min(LEAF_LIFE, life / 2), life)
 
 
 def _permitted(held: Holding) -> list[str]:

@@ -35,6 +35,9 @@ _NAMES = {name for pair in _PAIRS for name in pair}
 _PEM = serialization.Encoding.PEM
 
 
+NAME_ANOTHER = "name the right file"
+
+
 class KeyIsEncrypted(AuthorityError):
     """A key needs a passphrase, and none was given."""
 
@@ -64,8 +67,11 @@ def locked(folder: Path, *, make: bool = False) -> Iterator[set[str]]:
         ) from error
 
 
-def certificates(path: Path) -> tuple[x509.Certificate, ...]:
-    """The CA certificates in a PEM file, at least one. Raises AuthorityError, OSError."""
+def certificates(path: Path, remedy: str | None = None) -> tuple[x509.Certificate, ...]:
+    """The CA certificates in a PEM file, at least one. Raises AuthorityError, OSError.
+
+    `remedy`: what to do about a wrong file, if it is not one of the CA's folder.
+    """
     try:
         chain = tuple(x509.load_pem_x509_certificates(path.read_bytes()))
         for certificate in chain:
@@ -75,12 +81,16 @@ def certificates(path: Path) -> tuple[x509.Certificate, ...]:
             if not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
                 raise ValueError("neither an RSA nor an ECDSA key")
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
-        raise AuthorityError(f"{path} is not a CA certificate in PEM ({error}); {_remedy(path)}") from error
+        raise AuthorityError(f"{path} is not a CA certificate in PEM ({error}); {remedy or _remedy(path)}") from error
     return chain
 
 
-def key(path: Path, certificate: x509.Certificate, of: Path, phrase: bytes | None = None) -> CaKey:
+def key(
+    path: Path, certificate: x509.Certificate, of: Path, phrase: bytes | None = None, remedy: str | None = None
+) -> CaKey:
     """The private key in a PEM file, which must be that of `certificate` (which is in the file `of`).
+
+    `remedy`: what to do about a wrong file, if it is not one of the CA's folder.
 
     Raises KeyIsEncrypted when it is and there is no passphrase, AuthorityError, OSError.
     """
@@ -89,9 +99,9 @@ def key(path: Path, certificate: x509.Certificate, of: Path, phrase: bytes | Non
         loaded = _decrypted(data, path, phrase)
         matches = loaded.public_key() == certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise AuthorityError(f"{path} is not a private key in PEM; {_remedy(path)}") from error
+        raise AuthorityError(f"{path} is not a private key in PEM; {remedy or _remedy(path)}") from error
     if not matches or not isinstance(loaded, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise AuthorityError(f"{path} is not the key of {of}; {_remedy(path)}")
+        raise AuthorityError(f"{path} is not the key of {of}; {remedy or _remedy(path)}")
     return loaded
 
 
@@ -167,8 +177,6 @@ def _decrypted(data: bytes, path: Path, phrase: bytes | None) -> PrivateKeyTypes
 
 
 def _remedy(path: Path) -> str:
-    if path.name not in _NAMES:
-        return "name the right file"
     return "restore it" + (", or delete it for another" if path.stem == "intermediate" else " from a backup")
 
 

@@ -1,7 +1,7 @@
 """What a folder holds: the roots, what signs the intermediate, and the intermediate itself, read and checked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class KeyPlace:
     """Where the issuing key is, or is to go, when not in the folder, and its passphrase, when it has one."""
 
     file: Path | None = None
-    passphrase: bytes | None = None
+    passphrase: bytes | None = field(default=None, repr=False)
 
 
 IN_FOLDER = KeyPlace()
@@ -109,7 +109,8 @@ def read(folder: Path, present: set[str], place: KeyPlace = IN_FOLDER) -> Holdin
     where = place.file or (folder / issuer_key if issuer_key in present else None)
     if where:
         try:
-            key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase)
+            remedy = files.NAME_ANOTHER if place.file else None
+            key = files.key(where, (*imported, root)[0], issuer_crt, place.passphrase, remedy)
         except KeyIsEncrypted:
             if place.file:  # it was to be used now
                 raise

@@ -31,9 +31,10 @@ def take(
     """
     assert key.file
     try:
-        pool = (*files.certificates(certificate), *(files.certificates(root) if root else ()))
-        signer = pool[0]
-        private = files.key(key.file, signer, certificate, key.passphrase)
+        pool = files.certificates(certificate, files.NAME_ANOTHER)
+        if root:
+            pool += files.certificates(root, files.NAME_ANOTHER)
+        private = files.key(key.file, pool[0], certificate, key.passphrase, files.NAME_ANOTHER)
         encrypted = files.is_encrypted(key.file)
     except OSError as error:
         raise AuthorityError(f"{error.filename}: cannot be read: {error.strerror}") from None
@@ -111,6 +112,7 @@ def _try(chain: tuple[x509.Certificate, ...], key: CaKey, names: tuple[str, ...]
         issuer = Issuer(*issuing.intermediate(issuer, names, now, until))
         between = (issuer.certificate, *between)
     store = crypto.X509Store()
+    store.set_time(now)
     store.add_cert(crypto.X509.from_cryptography(chain[-1]))
     for name in names:
         leaf = issuing.leaf(issuer, name, now, until).certificate

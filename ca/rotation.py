@@ -130,4 +130,4 @@ def _check_next(holding: Holding, present: set[str], key: KeyPlace) -> None:
     where = key.file or (holding.folder / NEXT_KEY if NEXT_KEY in present else None)
     if where is None:
         raise AuthorityError(f"the key of the new root is not in {holding.folder}; name it with --root-key FILE")
-    files.key(where, holding.next_root, path, key.passphrase)
+    files.key(where, holding.next_root, path, key.passphrase, files.NAME_ANOTHER if key.file else None)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -376,6 +377,114 @@ def test_first_opens_at_once_make_one_root(folder: Path) -> None:
     assert sorted(created for _, created in answers) == ["False"] * 7 + ["True"]
 
 
+# --- when to open again, and what to warn of ---
+
+DAY = timedelta(days=1)
+
+
+def opened(folder: Path, leaf: timedelta = 7 * DAY, intermediate: timedelta = 365 * DAY) -> Authority:
+    return Authority.open(folder, NAMES, leaf_life=leaf, intermediate_life=intermediate)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "intermediate", "before"),
+    [
+        (7 * DAY, 365 * DAY, 30 * DAY),
+        (7 * DAY, 30 * DAY, 10 * DAY),
+        (7 * DAY, 14 * DAY, 7 * DAY),
+        (timedelta(seconds=60), timedelta(minutes=3), timedelta(seconds=60)),
+    ],
+)
+def test_renewal_comes_before_a_leaf_would_be_cut_short(
+    folder: Path, leaf: timedelta, intermediate: timedelta, before: timedelta
+) -> None:
+    made = opened(folder, leaf, intermediate)
+    end = made.intermediate.not_valid_after_utc
+    assert abs(end - datetime.now(UTC) - intermediate) < timedelta(seconds=30)
+    assert made.renewal == end - before
+    assert made.leaf("docker.io").not_after - datetime.now(UTC) > leaf - timedelta(seconds=30)
+    assert made.warnings == ()
+
+
+def test_short_intermediate_is_renewed_and_not_sooner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives = timedelta(seconds=60), timedelta(minutes=3)
+    first = opened(folder, *lives)
+    for seconds, renewed in ((90, False), (125, True)):
+        later = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
+        monkeypatch.setattr(clock_module, "_system", lambda later=later: later)
+        again = opened(folder, *lives)
+        assert (again.intermediate != first.intermediate) is renewed
+        assert again.leaf("docker.io").not_after == later + timedelta(seconds=60)
+
+
+def test_shorter_life_counts_at_once(folder: Path) -> None:
+    first = opened(folder)
+    assert opened(folder, intermediate=30 * DAY).intermediate != first.intermediate
+    (folder / "ca.key").unlink()
+    assert opened(folder, DAY, 3 * DAY).warnings == ()
+
+
+def test_lives_that_do_not_go_together(folder: Path) -> None:
+    with pytest.raises(AuthorityError, match=r"7 days, .* twice as long, not 13 days, .*; raise intermediate-life"):
+        opened(folder, intermediate=13 * DAY)
+    assert not folder.exists()
+
+
+def test_intermediate_that_cannot_be_renewed_is_warned_of(folder: Path, clock: Clock) -> None:
+    opened(folder)
+    (folder / "ca.key").unlink()
+    clock(334)
+    assert opened(folder).warnings == ()
+    clock(336)
+    late = opened(folder)
+    (warning,) = late.warnings
+    end = late.intermediate.not_valid_after_utc
+    assert warning.startswith(f"the intermediate CA ends on {end:%Y-%m-%d} (in 29 days), and its issuer's key {folder}")
+    assert f"put {folder}/ca.key back for one start, or run mirrortap ca renew" in warning
+    # Still in the future, or who waits for it would not wait at all.
+    assert late.renewal == clock_module.now() + timedelta(hours=1)
+
+
+def test_names_that_cannot_be_taken_back_are_warned_of(folder: Path) -> None:
+    opened(folder)
+    (folder / "ca.key").unlink()
+    (warning,) = Authority.open(folder, ["docker.io"]).warnings
+    assert warning.startswith("the intermediate CA permits ghcr.io, localhost too")
+
+
+def test_end_of_the_root_is_warned_of(folder: Path, clock: Clock) -> None:
+    opened(folder)
+    clock(3650 - 366)
+    assert opened(folder).warnings == ()
+    clock(3650 - 364)
+    (warning,) = opened(folder).warnings
+    assert re.fullmatch(r"the root CA ends on \S+ \(in 364 days\); begin to replace it: mirrortap ca rotate", warning)
+    clock(3649)
+    assert opened(folder).renewal > clock_module.now()
+
+
+@pytest.mark.parametrize("when", [datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 12, 31, tzinfo=UTC)])
+def test_clock_that_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch, when: datetime) -> None:
+    monkeypatch.setattr(clock_module, "_system", lambda: when)
+    with pytest.raises(AuthorityError, match=f"the system's clock says {when:%Y-%m-%d}, which is past; set the clock"):
+        opened(folder)
+    assert list(folder.iterdir()) == [folder / ".lock"]
+
+
+def test_clock_that_went_back(folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intermediate from the future is not replaced by one whose date is as doubtful."""
+    opened(folder)
+    clock(340)
+    made = opened(folder)
+    clock(339)
+    refused(
+        folder, r"intermediate certificate \S+intermediate.crt is not valid before [\d-]+; check the clock, or delete"
+    )
+    monkeypatch.setattr(clock_module, "_system", lambda: made.intermediate.not_valid_before_utc)
+    (warning,) = opened(folder).warnings
+    assert re.fullmatch(r"the clock says \S+ UTC, but the intermediate CA was made at \S+; set the clock", warning)
+
+
 # --- without the root key ---
 
 
@@ -429,6 +538,21 @@ def test_open_key_file(folder: Path, name: str, mode: int) -> None:
     Authority.open(folder, NAMES)
     (folder / name).chmod(mode)
     refused(folder, f"{folder / name} is open to other users; chmod 600 {folder / name}$")
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o701, 0o755, 0o777])
+def test_open_folder(folder: Path, mode: int) -> None:
+    Authority.open(folder, NAMES)
+    folder.chmod(mode)
+    refused(folder, f"^folder {folder} is open to other users; chmod 700 {folder}$")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can give files away")
+@pytest.mark.parametrize("name", [".", "ca.key", "intermediate.key"])
+def test_somebody_elses(folder: Path, name: str) -> None:
+    Authority.open(folder, NAMES)
+    os.chown(folder / name, 65534, 65534)
+    refused(folder, rf"^(folder|private key) {folder / name} belongs to uid 65534, and this is uid 0; run mirrortap as")
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff\x00 not PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
