@@ -6,10 +6,9 @@ something of the same repository to, on the client's own credential (see docs/ac
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import TYPE_CHECKING
 
+from addon import jwt
 from addon.oci import Digest
 from addon.upstream import routing
 from addon.upstream.reader import ANYBODY, Reader
@@ -87,7 +86,7 @@ class Access:
         if isinstance(asked.reference, Digest):
             self._links.add(registry, repository, asked.reference)
         if endpoint.is_origin and reader.personal:
-            self._rights.prove(reader.fingerprint, registry, repository, ends(reader.authorization or ""))
+            self._rights.prove(reader.fingerprint, registry, repository, _ends(reader.authorization or ""))
         elif endpoint.is_origin or endpoint.auth is None:
             # With the proxy's own credential at the origin, the operator lets everybody read.
             self._rights.judge(registry, repository, public=True)
@@ -102,18 +101,7 @@ class Access:
             self._rights.judge(rule.registry, repository, public=False)
 
 
-def ends(authorization: str) -> float | None:
-    """When a bearer token ends that says so itself, in seconds since the epoch (RFC 7519, 4.1.4); else None.
-
-    What it says is not verified: the origin has just accepted it.
-    """
+def _ends(authorization: str) -> float | None:
+    """When a credential ends that says so itself, in seconds since the epoch."""
     scheme, _, token = authorization.partition(" ")
-    parts = token.strip().split(".")
-    if scheme.lower() != "bearer" or len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    end = claims.get("exp") if isinstance(claims, dict) else None
-    return float(end) if isinstance(end, int | float) and not isinstance(end, bool) and abs(end) < 1e15 else None
+    return jwt.expiry(token.strip()) if scheme.lower() == "bearer" else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from addon import __version__
+from addon.cli_ca import ca
 from addon.cli_cache import cache
 from addon.doors.listening import ListenError
 from addon.serve import serve
@@ -59,6 +60,7 @@ def serve_command(config: Path | None, listen: tuple[str, int], data: Path | Non
         sys.exit(2)
 
 
+main.add_command(ca)
 main.add_command(cache)
 
 if __name__ == "__main__":

@@ -47,10 +47,11 @@ def duration(seconds: float) -> str:
 
 
 class Seldom:
-    """Warnings of one kind, of which the log gets one a minute."""
+    """Warnings of one kind, of which the log gets one a minute, or one in so many seconds."""
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, seconds: float = 60.0) -> None:
         self._log = log
+        self._seconds = seconds
         self._next = -math.inf
         self._held = 0
 
@@ -60,5 +61,5 @@ class Seldom:
             self._held += 1
             return
         more = f" (and {self._held} more like this in the last minutes)" if self._held else ""
-        self._next, self._held = now + 60, 0
+        self._next, self._held = now + self._seconds, 0
         self._log.warning(message + more, *args)

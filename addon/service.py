@@ -8,6 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from addon.access import Access
 from addon.cache import database, rebuild
@@ -23,8 +24,12 @@ from addon.config.model import ConfigError
 from addon.engine import Engine
 from addon.fills import Fills
 from addon.fingerprints import FingerprintError, Fingerprints
+from addon.renewal import Renewal
 from addon.upstream.client import Upstream
-from ca.authority import Authority, AuthorityError
+from ca.authority import AuthorityError
+
+if TYPE_CHECKING:
+    from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed
 
@@ -52,7 +57,7 @@ class Service:
     def _open(self, data: Path) -> None:
         lock = _lock(data)
         try:
-            self.authority = Authority.open(data / "ca", self.config.certificate_names())
+            self._renewal = Renewal(data / "ca", self.config.certificate_names(), self.config.lives)
             self.cache = data / "cache"
             self._fingerprints = Fingerprints.open(data / "fingerprints.key")
             self._open_cache()
@@ -82,12 +87,22 @@ class Service:
         except StoreError as error:
             raise StartError(str(error)) from None
 
+    @property
+    def authority(self) -> Authority:
+        """The CA; another one from time to time."""
+        return self._renewal.authority
+
+    async def valid_authority(self) -> Authority:
+        """The CA to show clients a certificate of."""
+        return await self._renewal.valid()
+
     @cached_property
     def engine(self) -> Engine:
-        """Made when the proxy is up, for it needs a running event loop; from then on the cache is kept in order."""
+        """Made when the proxy is up, for it needs a running event loop; from then on cache and CA are kept in order."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()
+        self._renewal.start()
         return Engine(
             self._store,
             self._contents,
@@ -109,6 +124,7 @@ class Service:
         if "engine" in self.__dict__:
             await self.engine.close()
             await self._janitor.close()
+            await self._renewal.close()
         self._database.close()
         self._unlock()
 

@@ -32,6 +32,7 @@ def text(service: Service, host: str, port: int) -> str:
         f"Cache: {service.cache}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",
+        *(f"       WARNING {warning}" for warning in authority.warnings),
         "",
         *_builder(url, host),
     ]

@@ -44,10 +44,12 @@ from addon.config.model import (
 from addon.config.secrets import SecretError
 from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share
 from ca.authority import AuthorityError, dns_name
+from ca.lives import ROOT_LIFE
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
 _PATH = re.compile(r"[a-z0-9._/-]*")
+_SHORTEST_LEAF = 3.0  # seconds
 
 
 class _Table(BaseModel):
@@ -227,7 +229,7 @@ class _Reader:
             Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
             Beliefs(own.public_ttl, own.private_ttl, own.access_ttl, own.access_grace),
             self._admission(),
-            Lives(own.leaf_life, own.intermediate_life),
+            self._lives(),
             tag_ttl=own.tag_ttl,
             source=self._path,
             warnings=tuple(warnings),
@@ -374,6 +376,17 @@ class _Reader:
             own.header_timeout,
             own.idle_timeout,
         )
+
+    def _lives(self) -> Lives:
+        lives = Lives(self._file.mirrortap.leaf_life, self._file.mirrortap.intermediate_life)
+        if lives.leaf < _SHORTEST_LEAF:
+            why = "certificates end on whole seconds, and one must not end during a handshake"
+            self._fail("mirrortap.leaf-life", f"is shorter than {_SHORTEST_LEAF:g}s: {why}; raise it")
+        if lives.intermediate > ROOT_LIFE.total_seconds():
+            self._fail("mirrortap.intermediate-life", f"is longer than a root's, {ROOT_LIFE.days}d; lower it")
+        if lives.intermediate < 2 * lives.leaf:
+            self._fail("mirrortap.intermediate-life", "must be at least twice leaf-life; raise it, or lower that")
+        return lives
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
         where = f'registry."{key}"'

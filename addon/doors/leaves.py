@@ -1,9 +1,9 @@
-"""TLS towards clients: one context per host, made once, with a leaf of our own CA."""
+"""TLS towards clients: one context per host, with a leaf of our own CA, as long as both last."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from OpenSSL import SSL
 
@@ -16,30 +16,40 @@ _ALPN = b"http/1.1"
 _MOST = 1000
 
 
+class _Shown(NamedTuple):
+    context: SSL.Context
+    leaf: Leaf
+    renewal: datetime
+
+    def good(self, authority: Authority, now: datetime) -> bool:
+        # A clock that was ahead may have been put right: others would not take such a leaf yet.
+        in_time = self.leaf.certificate.not_valid_before_utc <= now < self.renewal
+        return in_time and self.leaf.chain == authority.chain
+
+
 class Leaves:
     """Connections in the accepting state, for the hosts that the authority may issue leaves for."""
 
-    def __init__(self, authority: Authority) -> None:
-        self._authority = authority
-        self._contexts: dict[str, tuple[SSL.Context, datetime]] = {}
+    def __init__(self) -> None:
+        self._shown: dict[str, _Shown] = {}
 
-    def connection(self, host: str) -> SSL.Connection:
+    def connection(self, authority: Authority, host: str) -> SSL.Connection:
         """For a handshake with a client that asked for `host`. Raises ca.authority.AuthorityError."""
-        connection = SSL.Connection(self._context(host.lower().rstrip(".")))
+        connection = SSL.Connection(self._context(authority, host.lower().rstrip(".")))
         connection.set_accept_state()
         return connection
 
-    def _context(self, host: str) -> SSL.Context:
-        context, renewal = self._contexts.get(host, (None, None))
+    def _context(self, authority: Authority, host: str) -> SSL.Context:
+        shown = self._shown.get(host)
         now = datetime.now(UTC)
-        if context is None or renewal is None or now >= renewal:
-            leaf = self._authority.leaf(host)
-            context = _serving(leaf)
-            if len(self._contexts) >= _MOST:
-                self._contexts.pop(next(iter(self._contexts)))
+        if shown is None or not shown.good(authority, now):
+            leaf = authority.leaf(host)
+            self._shown.pop(host, None)
+            if len(self._shown) >= _MOST:
+                self._shown.pop(next(iter(self._shown)))
             # Renewed at two thirds of its life: long before a client could see it end.
-            self._contexts[host] = (context, now + (leaf.not_after - now) * 2 / 3)
-        return context
+            shown = self._shown[host] = _Shown(_serving(leaf), leaf, now + (leaf.not_after - now) * 2 / 3)
+        return shown.context
 
 
 def _serving(leaf: Leaf) -> SSL.Context:

@@ -50,7 +50,7 @@ class ProxyDoor:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._leaves = Leaves(service.authority)
+        self._leaves = Leaves()
         self._busy: dict[str, tuple[tuple[str, str], ...]] = {}  # the headers of the requests that are under way
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,11 +78,11 @@ class ProxyDoor:
             context.layers.remove(chosen)
             nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts)
 
-    def tls_start_client(self, start: tls.TlsData) -> None:
+    async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
         assert address  # by next_layer
         try:
-            start.ssl_conn = self._leaves.connection(address[0])
+            start.ssl_conn = self._leaves.connection(await self._service.valid_authority(), address[0])
         except AuthorityError as error:
             # mitmproxy would leave the client waiting.
             _hang_up(start.context.client, f"cannot be shown a certificate: {error}")
@@ -189,7 +189,7 @@ class ProxyDoor:
 
     def _own_page(self, request: http.Request) -> http.Response:
         if request.path == "/ca.crt":
-            return _page(request, 200, self._service.authority.root_pem, "application/x-pem-file")
+            return _page(request, 200, self._service.authority.roots_pem, "application/x-pem-file")
         text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
         return _page(request, 200 if request.path == "/" else 404, text)
 
@@ -277,7 +277,8 @@ def _writer(client: Client) -> asyncio.StreamWriter:
 
 def _hang_up(client: Client, reason: str) -> None:
     log.error("%s %s", _peer(client), reason)
-    _writer(client).transport.abort()
+    with suppress(KeyError):
+        _writer(client).transport.abort()
 
 
 def _peer(client: Client) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from addon import jwt
 from addon.config.login import IdentityToken, Login, Password
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0  # seconds
 _MAX_OUTPUT = 64 << 10
-_LATEST = 1e12  # seconds since the epoch: what is more is none
 # With these words, and an exit code, a helper says that it knows nothing of the server.
 _NOT_FOUND = b"credentials not found in native keychain"
 
@@ -76,17 +75,8 @@ def understand(output: bytes) -> Login:
 
 
 def expiry(login: Login) -> float | None:
-    """When a secret that is a JWT (RFC 7519, 4.1.4) ends, in seconds since the epoch; None for others. Pure."""
-    secret = login.password if isinstance(login, Password) else login.value
-    if secret.count(".") != 2:
-        return None
-    claims = secret.split(".")[1]
-    try:
-        said: Any = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    ends = said.get("exp") if isinstance(said, dict) else None
-    return float(ends) if isinstance(ends, int | float) and abs(ends) < _LATEST else None
+    """When its secret ends, in seconds since the epoch, as far as that says so."""
+    return jwt.expiry(login.password if isinstance(login, Password) else login.value)
 
 
 async def _answer(process: Process, server: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from support.verifiers import handshake, openssl_verify
 
-from ca import authority
+from ca import clock as clock_module
 from ca.authority import Authority, AuthorityError, Leaf, dns_name, subtrees, within
 
 NAMES = ("docker.io", "ghcr.io", "localhost")
@@ -80,61 +82,26 @@ def forge(
     return Leaf("forged", builder.sign(signer_key, hashes.SHA256()), key, chain)
 
 
-def openssl_verify(folder: Path, leaf: Leaf, purpose: str = "sslserver") -> str:
-    """Empty when OpenSSL's command line accepts the leaf, else its complaint."""
-    certificate, untrusted = folder.parent / "leaf.crt", folder.parent / "untrusted.crt"
-    certificate.write_bytes(leaf.certificate.public_bytes(PEM))
-    untrusted.write_bytes(b"".join(link.public_bytes(PEM) for link in leaf.chain))
-    command = ["openssl", "verify", "-x509_strict", "-no-CApath", "-no-CAstore", "-purpose", purpose]
-    command += ["-CAfile", str(folder / "ca.crt"), "-untrusted", str(untrusted), str(certificate)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode == 0) == done.stdout.endswith("OK\n")
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def handshake(folder: Path, leaf: Leaf, host: str) -> None:
-    """A TLS handshake in memory; the client trusts the root only. Raises ssl.SSLCertVerificationError."""
-    pem = folder.parent / "server.pem"
-    pem.write_bytes(leaf.chain_pem() + leaf.key_pem())
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(pem)
-    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client_context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
-    client_context.load_verify_locations(folder / "ca.crt")
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context.wrap_bio(to_client, to_server, server_hostname=host)
-    server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    waiting = [client, server]
-    for _ in range(10):
-        for side in tuple(waiting):
-            try:
-                side.do_handshake()
-                waiting.remove(side)
-            except ssl.SSLWantReadError:
-                pass
-    assert not waiting
-
-
 # --- what verifiers say ---
 
 
 @pytest.mark.parametrize("host", ["docker.io", "registry-1.docker.io", "GHCR.io", "localhost"])
 def test_good_leaf_is_accepted(folder: Path, host: str) -> None:
     leaf = Authority.open(folder, NAMES).leaf(host)
-    assert openssl_verify(folder, leaf) == ""
-    handshake(folder, leaf, host.lower())
+    assert openssl_verify(folder / "ca.crt", leaf) == ""
+    handshake(folder / "ca.crt", leaf, host.lower())
 
 
 def test_longest_host_is_accepted(folder: Path) -> None:
     host = ".".join(["a" * 63] * 3 + ["b" * 51, "docker.io"])
     assert len(host) == 253
-    handshake(folder, Authority.open(folder, NAMES).leaf(host), host)
+    handshake(folder / "ca.crt", Authority.open(folder, NAMES).leaf(host), host)
 
 
 def test_leaf_is_for_its_own_host_only(folder: Path) -> None:
     leaf = Authority.open(folder, NAMES).leaf("docker.io")
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        handshake(folder, leaf, "ghcr.io")
+        handshake(folder / "ca.crt", leaf, "ghcr.io")
 
 
 STOLEN = [
@@ -152,26 +119,26 @@ def test_stolen_intermediate_key_is_worthless_for_other_names(
 ) -> None:
     Authority.open(folder, NAMES)
     leaf = forge(folder, name)
-    assert complaint in openssl_verify(folder, leaf)
+    assert complaint in openssl_verify(folder / "ca.crt", leaf)
     with pytest.raises(ssl.SSLCertVerificationError, match=complaint):
-        handshake(folder, leaf, host)
+        handshake(folder / "ca.crt", leaf, host)
 
 
 def test_forged_leaf_for_a_permitted_name_is_accepted(folder: Path) -> None:
     """The control for the refusals above: nothing but the name is wrong with what forge() makes."""
     Authority.open(folder, NAMES)
     leaf = forge(folder, x509.DNSName("quay.docker.io"))
-    assert openssl_verify(folder, leaf) == ""
-    handshake(folder, leaf, "quay.docker.io")
+    assert openssl_verify(folder / "ca.crt", leaf) == ""
+    handshake(folder / "ca.crt", leaf, "quay.docker.io")
 
 
 def test_stolen_intermediate_key_makes_no_ca_and_no_client(folder: Path) -> None:
     Authority.open(folder, NAMES)
     below = forge(folder, x509.DNSName("docker.io"), ca=True)
     leaf = forge(folder, x509.DNSName("docker.io"), issuer=below)
-    assert "path length constraint exceeded" in openssl_verify(folder, leaf)
+    assert "path length constraint exceeded" in openssl_verify(folder / "ca.crt", leaf)
     client = forge(folder, x509.DNSName("docker.io"), ExtendedKeyUsageOID.CLIENT_AUTH)
-    assert "unsuitable certificate purpose" in openssl_verify(folder, client, "sslclient")
+    assert "unsuitable certificate purpose" in openssl_verify(folder / "ca.crt", client, "sslclient")
 
 
 # --- what is in the certificates and files ---
@@ -226,7 +193,7 @@ def test_root_is_told_apart_by_host_and_date(folder: Path, monkeypatch: pytest.M
 def test_root_pem_path_and_fingerprint(folder: Path) -> None:
     made = Authority.open(folder, NAMES)
     assert made.root_path == folder / "ca.crt"
-    assert made.root_pem == (folder / "ca.crt").read_bytes()
+    assert made.roots_pem == (folder / "ca.crt").read_bytes()
     command = ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", str(folder / "ca.crt")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert printed.partition("=")[2] == made.fingerprint
@@ -275,7 +242,7 @@ def test_failed_write_leaves_the_old_files(folder: Path, monkeypatch: pytest.Mon
             Authority.open(folder, ["quay.io"])
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".key"} == old
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".lock"]
-    assert openssl_verify(folder, Authority.open(folder, ["quay.io"]).leaf("quay.io")) == ""
+    assert openssl_verify(folder / "ca.crt", Authority.open(folder, ["quay.io"]).leaf("quay.io")) == ""
 
 
 def test_crash_between_key_and_certificate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +261,7 @@ def test_crash_between_key_and_certificate(folder: Path, monkeypatch: pytest.Mon
             Authority.open(folder, ["quay.io"])
     again = Authority.open(folder, ["quay.io"])
     assert again.root == made.root
-    assert openssl_verify(folder, again.leaf("quay.io")) == ""
+    assert openssl_verify(folder / "ca.crt", again.leaf("quay.io")) == ""
 
 
 # --- opening again ---
@@ -318,7 +285,7 @@ def test_changed_names_reissue_the_intermediate_only(folder: Path, names: tuple[
     assert not second.created
     assert stored(folder / "intermediate.crt") != intermediate
     assert stored(folder / "intermediate.crt").public_key() != intermediate.public_key()
-    handshake(folder, second.leaf(names[-1]), names[-1])
+    handshake(folder / "ca.crt", second.leaf(names[-1]), names[-1])
     with pytest.raises(AuthorityError, match="outside the names"):
         second.leaf("example.com")
 
@@ -330,7 +297,7 @@ def test_foreign_intermediate_is_replaced(folder: Path) -> None:
         (folder / name).write_bytes((folder.with_name("other") / name).read_bytes())
     again = Authority.open(folder, NAMES)
     assert again.root == made.root
-    assert openssl_verify(folder, again.leaf("ghcr.io")) == ""
+    assert openssl_verify(folder / "ca.crt", again.leaf("ghcr.io")) == ""
 
 
 @pytest.mark.parametrize("name", ["intermediate.crt", "intermediate.key"])
@@ -339,7 +306,7 @@ def test_lost_intermediate_is_replaced(folder: Path, name: str) -> None:
     (folder / name).unlink()
     again = Authority.open(folder, NAMES)
     assert again.root == made.root
-    assert openssl_verify(folder, again.leaf("ghcr.io")) == ""
+    assert openssl_verify(folder / "ca.crt", again.leaf("ghcr.io")) == ""
 
 
 Clock = Callable[[int], None]
@@ -349,7 +316,7 @@ Clock = Callable[[int], None]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sets the authority's clock to so many days from now."""
     return lambda days: monkeypatch.setattr(
-        authority, "_now", lambda: datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+        clock_module, "_system", lambda: datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     )
 
 
@@ -370,7 +337,7 @@ def test_nothing_outlives_its_issuer(folder: Path, clock: Clock) -> None:
     clock(362)
     assert made.leaf("docker.io").not_after == end
     clock(366)
-    with pytest.raises(AuthorityError, match=r"ended on .*; restart"):
+    with pytest.raises(AuthorityError, match=r"ended on .*; mirrortap ca show"):
         made.leaf("docker.io")
     clock(3645)
     made = Authority.open(folder, NAMES)
@@ -410,6 +377,114 @@ def test_first_opens_at_once_make_one_root(folder: Path) -> None:
     assert sorted(created for _, created in answers) == ["False"] * 7 + ["True"]
 
 
+# --- when to open again, and what to warn of ---
+
+DAY = timedelta(days=1)
+
+
+def opened(folder: Path, leaf: timedelta = 7 * DAY, intermediate: timedelta = 365 * DAY) -> Authority:
+    return Authority.open(folder, NAMES, leaf_life=leaf, intermediate_life=intermediate)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "intermediate", "before"),
+    [
+        (7 * DAY, 365 * DAY, 30 * DAY),
+        (7 * DAY, 30 * DAY, 10 * DAY),
+        (7 * DAY, 14 * DAY, 7 * DAY),
+        (timedelta(seconds=60), timedelta(minutes=3), timedelta(seconds=60)),
+    ],
+)
+def test_renewal_comes_before_a_leaf_would_be_cut_short(
+    folder: Path, leaf: timedelta, intermediate: timedelta, before: timedelta
+) -> None:
+    made = opened(folder, leaf, intermediate)
+    end = made.intermediate.not_valid_after_utc
+    assert abs(end - datetime.now(UTC) - intermediate) < timedelta(seconds=30)
+    assert made.renewal == end - before
+    assert made.leaf("docker.io").not_after - datetime.now(UTC) > leaf - timedelta(seconds=30)
+    assert made.warnings == ()
+
+
+def test_short_intermediate_is_renewed_and_not_sooner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives = timedelta(seconds=60), timedelta(minutes=3)
+    first = opened(folder, *lives)
+    for seconds, renewed in ((90, False), (125, True)):
+        later = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
+        monkeypatch.setattr(clock_module, "_system", lambda later=later: later)
+        again = opened(folder, *lives)
+        assert (again.intermediate != first.intermediate) is renewed
+        assert again.leaf("docker.io").not_after == later + timedelta(seconds=60)
+
+
+def test_shorter_life_counts_at_once(folder: Path) -> None:
+    first = opened(folder)
+    assert opened(folder, intermediate=30 * DAY).intermediate != first.intermediate
+    (folder / "ca.key").unlink()
+    assert opened(folder, DAY, 3 * DAY).warnings == ()
+
+
+def test_lives_that_do_not_go_together(folder: Path) -> None:
+    with pytest.raises(AuthorityError, match=r"7 days, .* twice as long, not 13 days, .*; raise intermediate-life"):
+        opened(folder, intermediate=13 * DAY)
+    assert not folder.exists()
+
+
+def test_intermediate_that_cannot_be_renewed_is_warned_of(folder: Path, clock: Clock) -> None:
+    opened(folder)
+    (folder / "ca.key").unlink()
+    clock(334)
+    assert opened(folder).warnings == ()
+    clock(336)
+    late = opened(folder)
+    (warning,) = late.warnings
+    end = late.intermediate.not_valid_after_utc
+    assert warning.startswith(f"the intermediate CA ends on {end:%Y-%m-%d} (in 29 days), and its issuer's key {folder}")
+    assert f"put {folder}/ca.key back for one start, or run mirrortap ca renew" in warning
+    # Still in the future, or who waits for it would not wait at all.
+    assert late.renewal == clock_module.now() + timedelta(hours=1)
+
+
+def test_names_that_cannot_be_taken_back_are_warned_of(folder: Path) -> None:
+    opened(folder)
+    (folder / "ca.key").unlink()
+    (warning,) = Authority.open(folder, ["docker.io"]).warnings
+    assert warning.startswith("the intermediate CA permits ghcr.io, localhost too")
+
+
+def test_end_of_the_root_is_warned_of(folder: Path, clock: Clock) -> None:
+    opened(folder)
+    clock(3650 - 366)
+    assert opened(folder).warnings == ()
+    clock(3650 - 364)
+    (warning,) = opened(folder).warnings
+    assert re.fullmatch(r"the root CA ends on \S+ \(in 364 days\); begin to replace it: mirrortap ca rotate", warning)
+    clock(3649)
+    assert opened(folder).renewal > clock_module.now()
+
+
+@pytest.mark.parametrize("when", [datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 12, 31, tzinfo=UTC)])
+def test_clock_that_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch, when: datetime) -> None:
+    monkeypatch.setattr(clock_module, "_system", lambda: when)
+    with pytest.raises(AuthorityError, match=f"the system's clock says {when:%Y-%m-%d}, which is past; set the clock"):
+        opened(folder)
+    assert list(folder.iterdir()) == [folder / ".lock"]
+
+
+def test_clock_that_went_back(folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intermediate from the future is not replaced by one whose date is as doubtful."""
+    opened(folder)
+    clock(340)
+    made = opened(folder)
+    clock(339)
+    refused(
+        folder, r"intermediate certificate \S+intermediate.crt is not valid before [\d-]+; check the clock, or delete"
+    )
+    monkeypatch.setattr(clock_module, "_system", lambda: made.intermediate.not_valid_before_utc)
+    (warning,) = opened(folder).warnings
+    assert re.fullmatch(r"the clock says \S+ UTC, but the intermediate CA was made at \S+; set the clock", warning)
+
+
 # --- without the root key ---
 
 
@@ -420,7 +495,7 @@ def test_root_key_may_be_away(folder: Path, clock: Clock) -> None:
     second = Authority.open(folder, ["docker.io"])
     assert second.root == first.root
     clock(0)
-    assert openssl_verify(folder, second.leaf("docker.io")) == ""
+    assert openssl_verify(folder / "ca.crt", second.leaf("docker.io")) == ""
     with pytest.raises(AuthorityError, match="outside the names"):
         second.leaf("ghcr.io")
     assert not (folder / "ca.key").exists()
@@ -465,6 +540,21 @@ def test_open_key_file(folder: Path, name: str, mode: int) -> None:
     refused(folder, f"{folder / name} is open to other users; chmod 600 {folder / name}$")
 
 
+@pytest.mark.parametrize("mode", [0o710, 0o701, 0o755, 0o777])
+def test_open_folder(folder: Path, mode: int) -> None:
+    Authority.open(folder, NAMES)
+    folder.chmod(mode)
+    refused(folder, f"^folder {folder} is open to other users; chmod 700 {folder}$")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can give files away")
+@pytest.mark.parametrize("name", [".", "ca.key", "intermediate.key"])
+def test_somebody_elses(folder: Path, name: str) -> None:
+    Authority.open(folder, NAMES)
+    os.chown(folder / name, 65534, 65534)
+    refused(folder, rf"^(folder|private key) {folder / name} belongs to uid 65534, and this is uid 0; run mirrortap as")
+
+
 @pytest.mark.parametrize("garbage", [b"", b"\xff\x00 not PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
 @pytest.mark.parametrize("name", ["ca.crt", "ca.key", "intermediate.crt", "intermediate.key"])
 def test_garbage_file(folder: Path, name: str, garbage: bytes) -> None:
@@ -479,15 +569,7 @@ def test_key_of_another_certificate(folder: Path, pair: str) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / f"{pair}.key").write_bytes(pem)
-    refused(folder, rf"{pair}.key is not the ECDSA key of {folder / pair}.crt; restore it")
-
-
-def test_encrypted_key(folder: Path) -> None:
-    Authority.open(folder, NAMES)
-    key = ec.generate_private_key(ec.SECP256R1())
-    lock = serialization.BestAvailableEncryption(b"secret")
-    (folder / "ca.key").write_bytes(key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, lock))
-    refused(folder, r"ca.key is not a plain private key in PEM; restore it from a backup")
+    refused(folder, rf"{pair}.key is not the key of {folder / pair}.crt; restore it")
 
 
 def test_leaf_in_place_of_the_root(folder: Path) -> None:
@@ -505,7 +587,7 @@ def test_root_certificate_is_missing(folder: Path) -> None:
 
 
 def test_dangling_link_is_not_a_first_start(folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(0o700)
     (folder / "ca.crt").symlink_to(folder / "volume-that-is-not-mounted.crt")
     with pytest.raises(AuthorityError, match=r"cannot read or write \S+ca.crt: No such file"):
         Authority.open(folder, NAMES)
@@ -525,15 +607,17 @@ def read_only(folder: Path) -> Iterator[None]:
     """Makes this process unable to write to the folder, though it may run as root."""
     user = os.geteuid()
     if user == 0:
-        for path in folder.iterdir():
+        for path in (folder, *folder.iterdir()):
             os.chown(path, 65534, 65534)
-    folder.chmod(0o555)
+    folder.chmod(0o500)
     os.seteuid(65534 if user == 0 else user)
     try:
         yield
     finally:
         os.seteuid(user)
         folder.chmod(0o700)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, user, -1)
 
 
 def test_folder_that_is_not_writable() -> None:

@@ -22,6 +22,7 @@ from addon.config.model import (
     Downloads,
     Endpoint,
     KeyPair,
+    Lives,
     Rule,
     Space,
     Timeouts,
@@ -295,6 +296,13 @@ def test_downloads(read: Read) -> None:
     assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0)
 
 
+def test_lives(read: Read) -> None:
+    assert read(toml({})).lives == Lives(7 * 86400, 365 * 86400)
+    shortest = {"leaf-life": "3s", "intermediate-life": "6s"}
+    assert read(toml({}, shortest)).lives == Lives(3, 6)
+    assert read(toml({}, {"intermediate-life": "3650d"})).lives == Lives(intermediate=3650 * 86400)
+
+
 @pytest.mark.parametrize(
     ("text", "amount"),
     [
@@ -494,6 +502,16 @@ def refused(file: Path, *told: str) -> None:
         ("[mirrortap]\nhedge-delay = 2", ["mirrortap.hedge-delay", "write a duration as a string"]),
         ("[mirrortap]\nhedge-origin = 'no'", ["mirrortap.hedge-origin", "boolean"]),
         ("[mirrortap]\nstale-after = 'never'", ["mirrortap.stale-after", "not a duration"]),
+        # Certificates.
+        ("[mirrortap]\nleaf-life = 7", ["mirrortap.leaf-life", "write a duration as a string"]),
+        ("[mirrortap]\nleaf-life = '2.9s'", ["mirrortap.leaf-life", "is shorter than 3s", "raise it"]),
+        (
+            "[mirrortap]\nleaf-life = '1h'\nintermediate-life = '119m'",
+            ["mirrortap.intermediate-life", "must be at least twice leaf-life", "raise it, or lower that"],
+        ),
+        ("[mirrortap]\nintermediate-life = '13d'", ["mirrortap.intermediate-life", "must be at least twice leaf-life"]),
+        ("[mirrortap]\nleaf-life = '183d'", ["mirrortap.intermediate-life", "must be at least twice leaf-life"]),
+        ("[mirrortap]\nintermediate-life = '3651d'", ["mirrortap.intermediate-life", "is longer than a root's, 3650d"]),
         # Offline.
         ("[mirrortap]\noffline = 'yes'", ["mirrortap.offline", "boolean"]),
         ('[registry."m.io"]\nmode = "off"', ['registry."m.io".mode', "'online' or 'offline'", "'off'"]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Self
 
@@ -23,8 +25,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def leaves(root: Authority) -> Leaves:
-    return Leaves(root)
+def leaves() -> Leaves:
+    return Leaves()
 
 
 def client_context(root: Authority, *protocols: str) -> ssl.SSLContext:
@@ -56,6 +58,14 @@ class Client:
                 self._received.write(data)
         except SSL.WantReadError:
             pass
+
+    def begin(self) -> None:
+        """Both sides have said the first they have to say."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        self._carry()
+        with pytest.raises(SSL.WantReadError):
+            self._server.do_handshake()
 
     def handshake(self) -> Self:
         client_done = server_done = False
@@ -93,7 +103,7 @@ class Client:
 def test_a_client_that_trusts_the_root(root: Authority, leaves: Leaves, host: str, version: ssl.TLSVersion) -> None:
     context = client_context(root)
     context.minimum_version = context.maximum_version = version
-    client = Client(context, leaves.connection(host), host).handshake()
+    client = Client(context, leaves.connection(root, host), host).handshake()
     client.converse()
     names = client.tls.getpeercert()
     assert names is not None
@@ -102,13 +112,13 @@ def test_a_client_that_trusts_the_root(root: Authority, leaves: Leaves, host: st
 
 def test_the_leaf_is_for_the_host_that_was_asked_for(root: Authority, leaves: Leaves) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        Client(client_context(root), leaves.connection("ghcr.io"), "docker.io").handshake()
+        Client(client_context(root), leaves.connection(root, "ghcr.io"), "docker.io").handshake()
 
 
-def test_a_client_that_does_not_trust_the_root(leaves: Leaves, tmp_path: Path) -> None:
+def test_a_client_that_does_not_trust_the_root(root: Authority, leaves: Leaves, tmp_path: Path) -> None:
     stranger = Authority.open(tmp_path / "ca", ["docker.io"])
     with pytest.raises(ssl.SSLCertVerificationError):
-        Client(client_context(stranger), leaves.connection("docker.io"), "docker.io").handshake()
+        Client(client_context(stranger), leaves.connection(root, "docker.io"), "docker.io").handshake()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +132,7 @@ def test_a_client_that_does_not_trust_the_root(leaves: Leaves, tmp_path: Path) -
     ],
 )
 def test_http_1_is_chosen(root: Authority, leaves: Leaves, offered: list[str], chosen: str | None) -> None:
-    client = Client(client_context(root, *offered), leaves.connection("docker.io"), "docker.io").handshake()
+    client = Client(client_context(root, *offered), leaves.connection(root, "docker.io"), "docker.io").handshake()
     assert client.tls.selected_alpn_protocol() == chosen
 
 
@@ -132,18 +142,18 @@ def test_old_tls_is_refused(root: Authority, leaves: Leaves) -> None:
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises((ssl.SSLError, SSL.Error)):
-        Client(context, leaves.connection("docker.io"), "docker.io").handshake()
+        Client(context, leaves.connection(root, "docker.io"), "docker.io").handshake()
 
 
 # --- one context per host ---
 
 
-def test_the_context_is_made_once_per_host(leaves: Leaves) -> None:
-    context = leaves.connection("docker.io").get_context()
-    assert leaves.connection("docker.io").get_context() is context
-    assert leaves.connection("DOCKER.io").get_context() is context
-    assert leaves.connection("docker.io.").get_context() is context
-    assert leaves.connection("ghcr.io").get_context() is not context
+def test_the_context_is_made_once_per_host(root: Authority, leaves: Leaves) -> None:
+    context = leaves.connection(root, "docker.io").get_context()
+    assert leaves.connection(root, "docker.io").get_context() is context
+    assert leaves.connection(root, "DOCKER.io").get_context() is context
+    assert leaves.connection(root, "docker.io.").get_context() is context
+    assert leaves.connection(root, "ghcr.io").get_context() is not context
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -151,11 +161,11 @@ def test_sessions_are_resumed(root: Authority, leaves: Leaves, version: ssl.TLSV
     """Clients make a connection per request: a resumed handshake costs no signature."""
     context = client_context(root, "h2", "http/1.1")
     context.minimum_version = context.maximum_version = version
-    first = Client(context, leaves.connection("docker.io"), "docker.io").handshake()
+    first = Client(context, leaves.connection(root, "docker.io"), "docker.io").handshake()
     first.converse()
     assert first.tls.session is not None
     assert first.tls.session_reused is False
-    again = Client(context, leaves.connection("docker.io"), "docker.io", first.tls.session).handshake()
+    again = Client(context, leaves.connection(root, "docker.io"), "docker.io", first.tls.session).handshake()
     again.converse()
     assert again.tls.session_reused is True
     assert again.tls.selected_alpn_protocol() == "http/1.1"
@@ -163,39 +173,119 @@ def test_sessions_are_resumed(root: Authority, leaves: Leaves, version: ssl.TLSV
 
 def test_a_session_of_one_host_is_none_of_another(root: Authority, leaves: Leaves) -> None:
     context = client_context(root)
-    first = Client(context, leaves.connection("docker.io"), "docker.io").handshake()
+    first = Client(context, leaves.connection(root, "docker.io"), "docker.io").handshake()
     first.converse()
-    other = Client(context, leaves.connection("ghcr.io"), "ghcr.io", first.tls.session).handshake()
+    other = Client(context, leaves.connection(root, "ghcr.io"), "ghcr.io", first.tls.session).handshake()
     assert other.tls.session_reused is False
 
 
-def test_a_leaf_is_renewed_long_before_its_end(leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
-    days = 0.0
+SetClock = Callable[[float], None]
 
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Self:
-            shifted = datetime.now(UTC) + timedelta(days=days)
-            return cls.fromtimestamp(shifted.timestamp(), tz)
 
-    monkeypatch.setattr(module, "datetime", Later)
-    context = leaves.connection("docker.io").get_context()
-    days = 4.5  # of 7
-    assert leaves.connection("docker.io").get_context() is context
-    days = 4.8
-    assert leaves.connection("docker.io").get_context() is not context
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    """Sets the clock by which leaves are renewed, to so many days from now."""
+
+    def to(days: float) -> None:
+        class Shifted(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                shifted = datetime.now(UTC) + timedelta(days=days)
+                return cls.fromtimestamp(shifted.timestamp(), tz)
+
+        monkeypatch.setattr(module, "datetime", Shifted)
+
+    return to
+
+
+def test_a_leaf_is_renewed_long_before_its_end(root: Authority, leaves: Leaves, set_clock: SetClock) -> None:
+    context = leaves.connection(root, "docker.io").get_context()
+    set_clock(4.5)  # of 7
+    assert leaves.connection(root, "docker.io").get_context() is context
+    set_clock(4.8)
+    assert leaves.connection(root, "docker.io").get_context() is not context
+
+
+def test_a_leaf_from_the_future_is_shown_to_nobody(root: Authority, leaves: Leaves, set_clock: SetClock) -> None:
+    context = leaves.connection(root, "docker.io").get_context()
+    set_clock(-1)
+    assert leaves.connection(root, "docker.io").get_context() is not context
+
+
+# --- when the authority is replaced ---
+
+
+def reissued(root: Authority) -> Authority:
+    """The same root's, with another intermediate."""
+    (root.root_path.parent / "intermediate.crt").unlink()
+    return reopened(root)
+
+
+def reopened(root: Authority) -> Authority:
+    return Authority.open(root.root_path.parent, ["docker.io", "ghcr.io"])
+
+
+def test_with_another_intermediate_leaves_are_made_anew(root: Authority, leaves: Leaves) -> None:
+    before = leaves.connection(root, "docker.io").get_context()
+    after = reissued(root)
+    assert leaves.connection(after, "docker.io").get_context() is not before
+    client = Client(client_context(root), leaves.connection(after, "docker.io"), "docker.io").handshake()
+    client.converse()
+
+
+def test_with_the_same_intermediate_they_stay(root: Authority, leaves: Leaves) -> None:
+    """Sessions would be lost for nothing."""
+    first, again = reopened(root), reopened(root)
+    context = leaves.connection(first, "docker.io").get_context()
+    assert again is not first
+    assert leaves.connection(again, "docker.io").get_context() is context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_from_before_is_no_trouble(root: Authority, leaves: Leaves, version: ssl.TLSVersion) -> None:
+    context = client_context(root)
+    context.minimum_version = context.maximum_version = version
+    first = Client(context, leaves.connection(root, "docker.io"), "docker.io").handshake()
+    first.converse()
+    after = reissued(root)
+    again = Client(context, leaves.connection(after, "docker.io"), "docker.io", first.tls.session).handshake()
+    again.converse()
+    assert again.tls.session_reused is False
+    # The certificate that this handshake has shown, not the session's.
+    assert again.tls.getpeercert(True) != first.tls.getpeercert(True)
+
+
+def test_a_handshake_under_way_is_finished(root: Authority, leaves: Leaves) -> None:
+    client = Client(client_context(root), leaves.connection(root, "docker.io"), "docker.io")
+    client.begin()
+    leaves.connection(reissued(root), "docker.io")
+    gc.collect()
+    client.handshake().converse()
 
 
 @pytest.mark.parametrize(
     "host", ["example.com", "notdocker.io", "io", "192.0.2.1", "::1", "", "a_b.docker.io", "*.docker.io"]
 )
-def test_hosts_that_no_leaf_is_for(leaves: Leaves, host: str) -> None:
+def test_hosts_that_no_leaf_is_for(root: Authority, leaves: Leaves, host: str) -> None:
     with pytest.raises(AuthorityError):
-        leaves.connection(host)
+        leaves.connection(root, host)
 
 
-def test_hosts_that_clients_make_up_do_not_fill_the_memory(leaves: Leaves, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_that_clients_make_up_do_not_fill_the_memory(
+    root: Authority, leaves: Leaves, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("addon.doors.leaves._MOST", 3)
     for number in range(10):
-        leaves.connection(f"host{number}.docker.io")
-    assert len(leaves._contexts) == 3
+        leaves.connection(root, f"host{number}.docker.io")
+    assert len(leaves._shown) == 3
+
+
+def test_a_renewed_leaf_takes_nobodys_place(
+    root: Authority, leaves: Leaves, set_clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("addon.doors.leaves._MOST", 2)
+    for host in ("docker.io", "ghcr.io"):
+        leaves.connection(root, host)
+    set_clock(4.8)
+    leaves.connection(root, "ghcr.io")
+    assert len(leaves._shown) == 2
