@@ -1,9 +1,9 @@
-"""What the log says: one line per request that a person can read; and of a lasting trouble, one a minute."""
+"""What the log says: one line per request that a person can read; and of a lasting trouble, a few a minute."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from addon import oci
@@ -47,18 +47,22 @@ def duration(seconds: float) -> str:
 
 
 class Seldom:
-    """Warnings of one kind, of which the log gets one a minute."""
+    """Warnings of one kind, of which the log gets no more than `most` a minute."""
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, most: int = 1) -> None:
         self._log = log
-        self._next = -math.inf
+        self._most = most
+        self._told: deque[float] = deque()
         self._held = 0
 
     def warning(self, message: str, *args: object) -> None:
         now = time.monotonic()
-        if now < self._next:
+        while self._told and self._told[0] <= now - 60:
+            self._told.popleft()
+        if len(self._told) >= self._most:
             self._held += 1
             return
         more = f" (and {self._held} more like this in the last minutes)" if self._held else ""
-        self._next, self._held = now + 60, 0
+        self._held = 0
+        self._told.append(now)
         self._log.warning(message + more, *args)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import ssl
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from addon.config import wellknown
+from addon.config import htpasswd, wellknown
 from addon.config.model import (
     Admission,
     Auth,
@@ -38,7 +39,7 @@ from addon.config.model import (
     is_address,
     origin_of,
 )
-from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share
+from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share, Tunnel
 from ca.authority import AuthorityError, dns_name
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
@@ -100,7 +101,7 @@ class _MirrortapTable(_Table):
     access_grace: Duration = Beliefs.grace
     allow_clients: Networks = list(Admission.clients)
     proxy_users: str | None = None
-    tunnel: Literal["all", "registries"] | list[str] = "all"
+    tunnel: Tunnel = "all"
     tunnel_ports: list[Port] = sorted(Admission.ports)
     connections_per_client: Annotated[int, Field(ge=1)] = Admission.connections
     header_timeout: Positive = Admission.header
@@ -208,7 +209,7 @@ class _Reader:
             Space(own.cache_size, own.min_free),
             Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
             Beliefs(own.public_ttl, own.private_ttl, own.access_ttl, own.access_grace),
-            self._admission(),
+            self._admission(warnings),
             Lives(own.leaf_life, own.intermediate_life),
             tag_ttl=own.tag_ttl,
             source=self._path,
@@ -295,10 +296,11 @@ class _Reader:
             return None
         return Secret(self._resolve(file, f"{where}-file") if file else None, env)
 
-    def _admission(self) -> Admission:
+    def _admission(self, warnings: list[str]) -> Admission:
         own = self._file.mirrortap
-        users = self._resolve(own.proxy_users, "mirrortap.proxy-users") if own.proxy_users else None
-        tunnel = tuple(own.tunnel) if isinstance(own.tunnel, list) else own.tunnel
+        users = self._users(own.proxy_users, warnings) if own.proxy_users is not None else None
+        entries = [own.tunnel] if isinstance(own.tunnel, str) else own.tunnel
+        tunnel = tuple(self._tunnelled(host, f"mirrortap.tunnel[{i}]") for i, host in enumerate(entries))
         return Admission(
             tuple(own.allow_clients),
             users,
@@ -308,6 +310,30 @@ class _Reader:
             own.header_timeout,
             own.idle_timeout,
         )
+
+    def _users(self, name: str, warnings: list[str]) -> Path:
+        where = "mirrortap.proxy-users"
+        path = self._resolve(name, where)
+        try:
+            users, faults = htpasswd.read(path)
+            mode = path.stat().st_mode
+        except (OSError, ValueError) as error:
+            self._fail(where, f"{_shown(path)} cannot be read: {_why(error)}; make it with: htpasswd -cB FILE USER")
+        if faults:
+            self._fail(where, faults[0])
+        if mode & stat.S_IROTH:
+            warnings.append(f"{where}: {path} can be read by everybody on this machine; chmod o-r {path}")
+        if weak := htpasswd.weak(users):
+            warnings.append(
+                f"{where}: {path} has SHA-1 hashes, which are quickly guessed from; "
+                f"write new ones with: htpasswd -B {path} {weak[0]}"
+            )
+        return path
+
+    def _tunnelled(self, text: str, where: str) -> str:
+        """An entry of `tunnel`: host[:port], *.host[:port], "registries" or "all"."""
+        wildcard = "*." if text.startswith("*.") else ""
+        return wildcard + self._authority(text.removeprefix(wildcard), where)
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
         where = f'registry."{key}"'

@@ -143,7 +143,9 @@ def make_driver(mode: HTTPMode) -> Driver:
         proxy_mode=ProxyMode.parse("regular"),
     )
     with taddons.context(Proxyserver()) as context:
-        driver = Driver(RegistryHttpLayer(Context(client, context.options), mode, lambda host, port: True), client)
+        driver = Driver(
+            RegistryHttpLayer(Context(client, context.options), mode, lambda host, port: True, PATIENCE), client
+        )
     driver.feed(events.Start())
     return driver
 
@@ -155,6 +157,9 @@ def streamed(**headers: str) -> StreamedResponse:
     response.source = Source()
     return response
 
+
+# Seconds that the head of a request may take.
+PATIENCE = 30.0
 
 GET = b"GET http://registry.example/v2/a/blobs/x HTTP/1.1\r\nHost: registry.example\r\n\r\n"
 
