@@ -65,7 +65,7 @@ class Logins:
         given = credentials(authorization)
         if given is None:
             return False
-        name = hmac.digest(self._key, "\0".join(given).encode(), "sha256")
+        name = hmac.digest(self._key, ":".join(given).encode(), "sha256")
         right, until = self._known.get(name, (False, 0.0))
         if self._clock() < until:
             return right

@@ -333,7 +333,10 @@ class _Reader:
     def _tunnelled(self, text: str, where: str) -> str:
         """An entry of `tunnel`: host[:port], *.host[:port], "registries" or "all"."""
         wildcard = "*." if text.startswith("*.") else ""
-        return wildcard + self._authority(text.removeprefix(wildcard), where)
+        authority = self._authority(text.removeprefix(wildcard), where)
+        if wildcard and is_address(host_of(authority)):
+            self._fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
+        return wildcard + authority
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
         where = f'registry."{key}"'
