@@ -35,8 +35,8 @@ def may_connect(admission: Admission, client: str) -> bool:
 
 def place(host: str, port: int) -> str:
     """`host:port` in one spelling, printable whatever a client sent."""
-    host = _one_spelling(host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    host = _bracketed(_one_spelling(host))
+    return f"{host if host.isprintable() else ascii(host)}:{port}"
 
 
 def named(config: Config, host: str, port: int) -> bool:
