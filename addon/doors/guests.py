@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 
 class Guest:
@@ -21,6 +21,16 @@ class Guest:
         self._patience = patience
         self._late = late
         self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def watched(self, watch: Coroutine[None, None, None]) -> None:
+        """Runs until it leaves."""
+        self._watch = asyncio.create_task(watch)
+
+    def left(self) -> None:
+        self.heard()
+        if self._watch:
+            self._watch.cancel()
 
     def awaited(self) -> None:
         """It has to say something now."""

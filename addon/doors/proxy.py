@@ -87,11 +87,14 @@ class ProxyDoor:
             return
         guest = self._guests[client.id] = Guest(address, self._limits.header, lambda: self._too_late(client))
         guest.awaited()
-        _proxyserver().connections[client.id].timeout_watchdog.timeout = self._limits.idle  # type: ignore[assignment]
+        watchdog = _proxyserver().connections[client.id].timeout_watchdog
+        watchdog.timeout = self._limits.idle  # type: ignore[assignment]
+        # Its own watch has begun with mitmproxy's timeout.
+        guest.watched(watchdog.watch())
 
     def client_disconnected(self, client: Client) -> None:
         if guest := self._guests.pop(client.id, None):
-            guest.heard()
+            guest.left()
             self._gate.leave(guest.address)
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
