@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.config import toml
-from support.faults import Slow
+from support.faults import Held, Slow
 from support.images import sha256
 from support.registry import FakeRegistry
 
@@ -237,9 +237,9 @@ def test_idle_connections_end_and_those_at_work_do_not(
     large = f"/v2/app/blobs/{origin.content.put_blob('app', bytes(32 << 20))}"
     gate, upload_gate = asyncio.Event(), asyncio.Event()
     origin.inject(Slow(gate), kind="blob", method="GET", times=1)
-    origin.inject(Slow(upload_gate), kind="upload", method="POST")
+    origin.inject(Held(upload_gate), kind="upload", method="POST")
     tables = {HOST: {"server": origin.url, "ca": [authority.file]}}
-    proxy = start_proxy(toml(tables, {"idle-timeout": "500ms", "tunnel": [elsewhere.endpoint]}))
+    proxy = start_proxy(toml(tables, {"idle-timeout": "1s", "tunnel": [elsewhere.endpoint]}))
     client = proxy.client(HOST)
     with ExitStack() as stack:
         pull, push = (stack.enter_context(closing(client.connect())) for _ in range(2))
