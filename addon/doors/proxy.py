@@ -159,6 +159,9 @@ class ProxyDoor:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         guest = self._guests[flow.client_conn.id]
         guest.heard()
+        if flow.response:
+            # Refused by another addon: mitmproxy's own login, for one.
+            return
         flow.response = await self._admitted(flow, guest)
         if flow.response:
             flow.response.headers["Connection"] = "close"
@@ -180,6 +183,8 @@ class ProxyDoor:
         flow.request.stream = RequestBody(transport, self._limits.idle)
         guest = self._guests[flow.client_conn.id]
         guest.heard()
+        if flow.response:
+            return
         flow.response = await self._admitted(flow, guest)
         if flow.metadata.get(CHECKED):
             flow.request.stream = True
