@@ -1,9 +1,9 @@
-"""What the log says: one line per request that a person can read; and of a lasting trouble, one a minute."""
+"""What the log says: one line per request that a person can read; and of a lasting trouble, a few a minute."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from addon import oci
@@ -47,19 +47,23 @@ def duration(seconds: float) -> str:
 
 
 class Seldom:
-    """Warnings of one kind, of which the log gets one a minute, or one in so many seconds."""
+    """Warnings of one kind, of which the log gets no more than `most` in so many seconds."""
 
-    def __init__(self, log: logging.Logger, seconds: float = 60.0) -> None:
+    def __init__(self, log: logging.Logger, most: int = 1, seconds: float = 60.0) -> None:
         self._log = log
+        self._most = most
         self._seconds = seconds
-        self._next = -math.inf
+        self._told: deque[float] = deque()
         self._held = 0
 
     def warning(self, message: str, *args: object) -> None:
         now = time.monotonic()
-        if now < self._next:
+        while self._told and self._told[0] <= now - self._seconds:
+            self._told.popleft()
+        if len(self._told) >= self._most:
             self._held += 1
             return
         more = f" (and {self._held} more like this in the last minutes)" if self._held else ""
-        self._next, self._held = now + self._seconds, 0
+        self._held = 0
+        self._told.append(now)
         self._log.warning(message + more, *args)

@@ -36,7 +36,7 @@ class Renewal:
         self._folder = folder
         self._names = names
         self._lives = lives
-        self._failing = Seldom(log, _FAILING)
+        self._failing = Seldom(log, seconds=_FAILING)
         self._next_warning = -math.inf
         self._looking = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class Renewal:
             raise AuthorityError(f"{root} is gone; restore it from a backup")
         before = self._authority.chain
         self._open()
-        self._failing = Seldom(log, _FAILING)
+        self._failing = Seldom(log, seconds=_FAILING)
         if self._authority.chain != before:
             log.info("the CA was renewed: leaves are signed by another certificate now, which %s", self._end())
 

@@ -9,7 +9,7 @@ from addon.config import wellknown
 from addon.upstream import routing
 
 if TYPE_CHECKING:
-    from addon.config.model import Rule
+    from addon.config.model import Config, Rule
     from addon.service import Service
 
 
@@ -28,7 +28,7 @@ def text(service: Service, host: str, port: int) -> str:
         *(f"  WARNING {warning}" for warning in config.warnings),
         *(f"  {rule.registry:{width}}  {_way(rule)}" for rule in rules),
         f"  {'from the cache alone' if config.offline else 'straight from the origin, cached'}: {', '.join(others)}",
-        f"  every other host is {'refused: mirrortap is offline' if config.offline else 'tunnelled untouched'}",
+        f"  {_others(config)}",
         f"Cache: {service.cache}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",
@@ -45,6 +45,14 @@ def _way(rule: Rule) -> str:
     seen = dict.fromkeys(e.name + (" (origin)" if e.is_origin else "") for e in routing.endpoints(rule))
     way = ", then ".join(seen)
     return way if rule.origins else f"{way}, never the origin"
+
+
+def _others(config: Config) -> str:
+    if config.offline:
+        return "every other host is refused: mirrortap is offline"
+    if "all" in config.admission.tunnel:
+        return "every other host is tunnelled untouched"
+    return f"other hosts are refused, except (tunnel): {', '.join(config.admission.tunnel) or 'none'}"
 
 
 def _builder(url: str, host: str) -> list[str]:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import ssl
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from addon.config import docker_config, secrets, wellknown
+from addon.config import docker_config, htpasswd, secrets, wellknown
 from addon.config.docker_config import Helper
 from addon.config.login import Password, RegistryToken
 from addon.config.model import (
@@ -42,7 +43,7 @@ from addon.config.model import (
     origin_of,
 )
 from addon.config.secrets import SecretError
-from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share
+from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share, Tunnel
 from ca.authority import AuthorityError, dns_name
 from ca.lives import ROOT_LIFE
 
@@ -113,7 +114,7 @@ class _MirrortapTable(_Table):
     access_grace: Duration = Beliefs.grace
     allow_clients: Networks = list(Admission.clients)
     proxy_users: str | None = None
-    tunnel: Literal["all", "registries"] | list[str] = "all"
+    tunnel: Tunnel = "all"
     tunnel_ports: list[Port] = sorted(Admission.ports)
     connections_per_client: Annotated[int, Field(ge=1)] = Admission.connections
     header_timeout: Positive = Admission.header
@@ -228,7 +229,7 @@ class _Reader:
             Space(own.cache_size, own.min_free),
             Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
             Beliefs(own.public_ttl, own.private_ttl, own.access_ttl, own.access_grace),
-            self._admission(),
+            self._admission(warnings),
             self._lives(),
             tag_ttl=own.tag_ttl,
             source=self._path,
@@ -363,10 +364,11 @@ class _Reader:
         if isinstance(found, Helper) and not shutil.which(found.program):
             raise SecretError(f"{path} names the credential helper {found.program}, which is not on PATH: install it")
 
-    def _admission(self) -> Admission:
+    def _admission(self, warnings: list[str]) -> Admission:
         own = self._file.mirrortap
-        users = self._resolve(own.proxy_users, "mirrortap.proxy-users") if own.proxy_users else None
-        tunnel = tuple(own.tunnel) if isinstance(own.tunnel, list) else own.tunnel
+        users = self._users(own.proxy_users, warnings) if own.proxy_users is not None else None
+        entries = [own.tunnel] if isinstance(own.tunnel, str) else own.tunnel
+        tunnel = tuple(self._tunnelled(host, f"mirrortap.tunnel[{i}]") for i, host in enumerate(entries))
         return Admission(
             tuple(own.allow_clients),
             users,
@@ -387,6 +389,33 @@ class _Reader:
         if lives.intermediate < 2 * lives.leaf:
             self._fail("mirrortap.intermediate-life", "must be at least twice leaf-life; raise it, or lower that")
         return lives
+
+    def _users(self, name: str, warnings: list[str]) -> Path:
+        where = "mirrortap.proxy-users"
+        path = self._resolve(name, where)
+        try:
+            users, faults = htpasswd.read(path)
+            mode = path.stat().st_mode
+        except (OSError, ValueError) as error:
+            self._fail(where, f"{_shown(path)} cannot be read: {_why(error)}; make it with: htpasswd -cB FILE USER")
+        if faults:
+            self._fail(where, faults[0])
+        if mode & stat.S_IROTH:
+            warnings.append(f"{where}: {path} can be read by everybody on this machine; chmod o-r {path}")
+        if weak := htpasswd.weak(users):
+            warnings.append(
+                f"{where}: {path} has SHA-1 hashes, which are quickly guessed from; "
+                f"write new ones with: htpasswd -B {path} {weak[0]}"
+            )
+        return path
+
+    def _tunnelled(self, text: str, where: str) -> str:
+        """An entry of `tunnel`: host[:port], *.host[:port], "registries" or "all"."""
+        wildcard = "*." if text.startswith("*.") else ""
+        authority = self._authority(text.removeprefix(wildcard), where)
+        if wildcard and is_address(host_of(authority)):
+            self._fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
+        return wildcard + authority
 
     def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
         where = f'registry."{key}"'

@@ -184,13 +184,14 @@ class Admission:
     """Who may use the proxy, and for what besides registries.
 
     `clients` may connect, at most `connections` at once from one address, and log in when there is a file of `users`
-    (htpasswd). `tunnel`: to which hosts that are not intercepted (`host` or `host:port`), at which of `ports`.
-    `header`: seconds that the head of a request may take; `idle`: that a connection may be without a byte.
+    (htpasswd). `tunnel`: which hosts that are not intercepted they may reach: `host[:port]`, `*.host[:port]`, all, or
+    those that go with the built-in registries; without a port of its own at `ports`. `header`: seconds that the head of
+    a request may take; `idle`: that a connection may be without a byte.
     """
 
     clients: tuple[Network, ...] = tuple(map(ipaddress.ip_network, _PRIVATE))
     users: Path | None = None
-    tunnel: Literal["all", "registries"] | tuple[str, ...] = "all"
+    tunnel: tuple[str, ...] = ("all",)
     ports: frozenset[int] = frozenset({443, 80})
     connections: int = 512
     header: float = 30.0

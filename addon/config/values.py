@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -91,6 +91,20 @@ def _network(value: object) -> Network:
         ) from None
 
 
+def _somebody(networks: list[Network]) -> list[Network]:
+    if not networks:
+        raise ValueError("nobody could connect; name networks, or leave it out for loopback and private ranges")
+    return networks
+
+
+def _tunnel(value: object) -> object:
+    if value in ("all", "registries") or (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        return value
+    raise ValueError(
+        'write "all", "registries" or a list of hosts, like ["registries", "*.example.com", "10.0.0.7:8443"]'
+    )
+
+
 def _port(port: int) -> int:
     if not 1 <= port <= 65535:
         raise ValueError("a port is a number from 1 to 65535")
@@ -103,5 +117,6 @@ Bytes = Annotated[int, BeforeValidator(_bytes)]
 Share = Annotated[float, BeforeValidator(_share)]
 Most = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_something)]
 Least = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_not_everything)]
-Networks = list[Annotated[Network, BeforeValidator(_network)]]
+Networks = Annotated[list[Annotated[Network, BeforeValidator(_network)]], AfterValidator(_somebody)]
+Tunnel = Annotated[Literal["all", "registries"] | list[str], BeforeValidator(_tunnel)]
 Port = Annotated[int, AfterValidator(_port)]

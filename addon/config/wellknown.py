@@ -60,6 +60,20 @@ _ECR_REGIONS = (
 # Every subdomain of these is a registry.
 _FAMILIES = frozenset({"gcr.io", "pkg.dev", "azurecr.io", *(f"dkr.ecr.{r}.amazonaws.com" for r in _ECR_REGIONS)})
 
+# Where clients log in and get tokens for the registries of this page, as far as that is another host.
+COMPANIONS = frozenset(
+    {
+        "auth.docker.io",
+        "login.docker.com",
+        "gitlab.com",
+        "authn.nvidia.com",
+        "login.microsoftonline.com",
+        "oauth2.googleapis.com",
+        "api.ecr-public.us-east-1.amazonaws.com",
+        *(f"api.ecr.{region}.amazonaws.com" for region in _ECR_REGIONS),
+    }
+)
+
 DOMAINS = _REGISTRIES | _FAMILIES
 """DNS names that cover, with their subdomains, every registry of this page."""
 

@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING
 from mitmproxy import ctx, http
 from mitmproxy.net.http.status_codes import RESPONSES
 from mitmproxy.net.tls import starts_like_tls_record
-from mitmproxy.proxy.layers import ClientTLSLayer, HttpLayer
+from mitmproxy.proxy.layers import HttpLayer
 
-from addon import journal
+from addon import addresses, admission, journal
 from addon.body import BodyCut
+from addon.doors.guests import Guest
 from addon.doors.leaves import Leaves
-from addon.doors.streaming import ITSELF, RegistryHttpLayer, RequestBody, StreamedResponse, Turn
+from addon.doors.streaming import (
+    CHECKED,
+    ITSELF,
+    RegistryHttpLayer,
+    RegistryTLSLayer,
+    RequestBody,
+    StreamedResponse,
+    Turn,
+)
+from addon.gate import Gate, Refusal
 from addon.reply import Reply, Request
 from ca.authority import AuthorityError
 
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from mitmproxy.addons.proxyserver import Proxyserver
     from mitmproxy.connection import Client
     from mitmproxy.proxy import layer
+    from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
     from addon.config.model import Rule
     from addon.service import Service
@@ -33,10 +44,17 @@ log = logging.getLogger("mirrortap")
 
 # Seconds that running transfers get to finish when the proxy is told to stop.
 _DRAIN = 30.0
+# Lines that the log gets a minute about clients that keep us waiting.
+_LINES = 60
 # Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
 _OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
 _SECRET_HEADERS, _HIDDEN = ("Authorization", "Proxy-Authorization", "Cookie"), "[hidden]"
+_USE_CONNECT = Refusal(
+    400,
+    "mirrortap speaks TLS for registries alone: use CONNECT",
+    "mirrortap speaks TLS for registries alone; to reach other https hosts, clients use CONNECT\n",
+)
 
 
 class RegistryResponse(StreamedResponse):
@@ -51,6 +69,10 @@ class ProxyDoor:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._leaves = Leaves()
+        self._limits = service.config.admission
+        self._gate = Gate(service.config)
+        self._guests: dict[str, Guest] = {}
+        self._late = journal.Seldom(log, _LINES)
         self._busy: dict[str, tuple[tuple[str, str], ...]] = {}  # the headers of the requests that are under way
         self._idle = asyncio.Event()
         self._idle.set()
@@ -60,6 +82,38 @@ class ProxyDoor:
 
     # Connections.
 
+    def client_connected(self, client: Client) -> None:
+        address = str(addresses.parse(client.peername[0]))
+        if not self._gate.enter(address):
+            client.error = "turned away"
+            return
+        guest = self._guests[client.id] = Guest(address, self._limits.header, lambda: self._too_late(client))
+        guest.awaited()
+        watchdog = _proxyserver().connections[client.id].timeout_watchdog
+        watchdog.timeout = self._limits.idle  # type: ignore[assignment]
+        # Its own watch has begun with mitmproxy's timeout.
+        guest.watched(watchdog.watch())
+
+    def client_disconnected(self, client: Client) -> None:
+        if guest := self._guests.pop(client.id, None):
+            guest.left()
+            self._gate.leave(guest.address)
+
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """Whatever makes mitmproxy connect: it leads only where the gate has looked."""
+        guest = self._guests.get(data.client.id)
+        if guest is None or data.server.address not in guest.ways:
+            data.server.error = "mirrortap has not let this connection through"
+
+    def _too_late(self, client: Client) -> None:
+        self._late.warning(
+            "%s was hung up on: no complete request, or no TLS, within %g s (header-timeout)",
+            _peer(client),
+            self._limits.header,
+        )
+        with suppress(KeyError):
+            _writer(client).transport.abort()
+
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         context = nextlayer.context
         if nextlayer.layer:
@@ -67,7 +121,7 @@ class ProxyDoor:
         if starts_like_tls_record(nextlayer.data_client()):
             if context.server.address:
                 # Without mitmproxy's server side: the engine makes its own connections.
-                nextlayer.layer = ClientTLSLayer(context)
+                nextlayer.layer = RegistryTLSLayer(context)
             else:
                 _hang_up(context.client, "speaks TLS to the proxy's port: write http://, not https://, in HTTPS_PROXY")
             return
@@ -76,7 +130,7 @@ class ProxyDoor:
         chosen = nextlayer.layer
         if type(chosen) is HttpLayer:
             context.layers.remove(chosen)
-            nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts)
+            nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts, self._limits.header)
 
     async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
@@ -88,6 +142,7 @@ class ProxyDoor:
             _hang_up(start.context.client, f"cannot be shown a certificate: {error}")
 
     def tls_established_client(self, data: tls.TlsData) -> None:
+        self._guests[data.context.client.id].heard()
         # For mitmproxy's own displays: there is no server connection to tell it that the URL is an https one.
         data.context.server.tls = True
 
@@ -103,24 +158,67 @@ class ProxyDoor:
 
     # Requests.
 
-    def http_connect(self, flow: http.HTTPFlow) -> None:
-        if self._out_of_reach(flow):
-            flow.response = _offline(flow.request)
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        guest = self._guests[flow.client_conn.id]
+        guest.heard()
+        if flow.response:
+            # Refused by another addon: mitmproxy's own login, for one.
+            return
+        flow.response = await self._admitted(flow, guest)
+        if flow.response:
+            flow.response.headers["Connection"] = "close"
+        else:
+            guest.inside = True
 
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    def http_connected(self, flow: http.HTTPFlow) -> None:
+        if self._rule(flow):
+            self._guests[flow.client_conn.id].awaited()
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        if flow.error:
+            return
         if self._rule(flow):
             self._busy[flow.id] = tuple(flow.request.headers.items(multi=True))
             self._idle.clear()
+        transport = _writer(flow.client_conn).transport
+        assert isinstance(transport, asyncio.Transport)
+        flow.request.stream = RequestBody(transport, self._limits.idle)
+        guest = self._guests[flow.client_conn.id]
+        guest.heard()
+        if flow.response:
+            return
+        flow.response = await self._admitted(flow, guest)
+        if self._rule(flow):
             _hide_secrets(flow.request.headers)
-        if self._rule(flow) or self._out_of_reach(flow):
-            transport = _writer(flow.client_conn).transport
-            assert isinstance(transport, asyncio.Transport)
-            flow.request.stream = RequestBody(transport)
-        elif flow.request.host != ITSELF:
+        if flow.metadata.get(CHECKED):
             flow.request.stream = True
 
+    async def _admitted(self, flow: http.HTTPFlow, guest: Guest) -> http.Response | None:
+        """The refusal, or None: then the flow has CHECKED, and without it nothing is answered or connected to."""
+        request = flow.request
+        # It is for us alone (RFC 9110, 11.7.2).
+        authorization = request.headers.get("Proxy-Authorization")
+        request.headers.pop("Proxy-Authorization", None)
+        found: list[str] | Refusal = []
+        if request.method == "CONNECT" or request.host != ITSELF:
+            here = admission.place(*flow.client_conn.sockname[:2])
+            if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, here)):
+                return _refused(request, refusal)
+            if self._out_of_reach(flow):
+                return _offline(request)
+            if self._rule(flow) is None:
+                if request.scheme == "https":
+                    return _refused(request, _USE_CONNECT)
+                listening = [(host, port) for host, port, *_ in _proxyserver().listen_addrs()]
+                found = await self._gate.way(guest.address, request.host, request.port, listening)
+                if isinstance(found, Refusal):
+                    return _refused(request, found)
+                guest.ways |= {(address, request.port) for address in found}
+        flow.metadata[CHECKED] = found
+        return None
+
     async def request(self, flow: http.HTTPFlow) -> None:
-        if flow.response or flow.error:
+        if flow.response or flow.error or CHECKED not in flow.metadata:
             return
         if flow.request.host == ITSELF:
             flow.response = self._own_page(flow.request)
@@ -136,8 +234,6 @@ class ProxyDoor:
             flow.response = _response(await self._service.engine.answer(request), flow.request.method)
             if rule.offline and flow.response.status_code == _OFFLINE_STATUS:
                 flow.response.reason = _OFFLINE_REASON
-        elif self._out_of_reach(flow):
-            flow.response = _offline(flow.request)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
@@ -145,13 +241,24 @@ class ProxyDoor:
 
     async def mirrortap_turn(self, turn: Turn) -> None:
         try:
-            await _writer(turn.client).drain()
+            await self._taken(_writer(turn.client))
             turn.piece = await turn.source.read()
             turn.failure = None
         except BodyCut as cut:
             turn.failure = str(cut)
         except (OSError, KeyError):
             turn.failure = "the client has left"
+
+    async def _taken(self, writer: asyncio.StreamWriter) -> None:
+        """Until the client has taken what was sent. Raises BodyCut when it has stopped taking any of it."""
+        while True:
+            waiting = writer.transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self._limits.idle):
+                    return await writer.drain()
+            except TimeoutError:
+                if writer.transport.get_write_buffer_size() == waiting:
+                    raise BodyCut("the client has stopped reading (idle-timeout)") from None
 
     async def response(self, flow: http.HTTPFlow) -> None:
         await self._ended(flow, None)
@@ -202,7 +309,7 @@ class ProxyDoor:
 
     def _out_of_reach(self, flow: http.HTTPFlow) -> bool:
         """Whether it is for a host that is not intercepted, and nothing may be connected to."""
-        return self._service.config.offline and flow.request.host != ITSELF and self._rule(flow) is None
+        return self._service.config.offline and self._rule(flow) is None
 
 
 def _hide_secrets(headers: http.Headers) -> None:
@@ -242,6 +349,14 @@ def _offline(request: http.Request) -> http.Response:
     text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
     response = _page(request, _OFFLINE_STATUS, text)
     response.reason = _OFFLINE_REASON
+    return response
+
+
+def _refused(request: http.Request, refusal: Refusal) -> http.Response:
+    response = _page(request, refusal.status, refusal.text)
+    response.reason = refusal.reason
+    for name, value in refusal.headers:
+        response.headers[name] = value
     return response
 
 

@@ -10,7 +10,10 @@ subclasses that differ in these points:
 - no connection to an intercepted host is made by mitmproxy itself;
 - a CONNECT to a host that is not intercepted becomes a plain tunnel, unless the hook has answered it, and one that is
   opens no connection;
-- a request that cannot be parsed, or that never ends, gets an OCI error.
+- connections are made to the addresses alone that the hooks have put into the flow (CHECKED), never to a name, and no
+  request goes anywhere without them: a hook that fails opens no way;
+- a request that cannot be parsed, or that never ends, gets an OCI error;
+- what a client may send before it is answered is limited, and how long it may take to say what it wants.
 
 tests/doors/test_streaming_contract.py fails loudly when a new mitmproxy moves something of what is used here.
 """
@@ -23,9 +26,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy import flow, http
+from mitmproxy.connection import Server
 from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import commands, events, layer, layers
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers import ClientTLSLayer
+from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
@@ -60,9 +65,12 @@ if TYPE_CHECKING:
 
 ITSELF = "mirrortap.invalid"
 """The host of requests that are meant for the proxy itself, not for going through it (RFC 6761: never a real one)."""
+CHECKED = "mirrortap_checked"
+"""The key, in a flow's metadata, of the addresses that may be connected to for it: none for an intercepted host."""
 
-# One request head; signed URLs and tokens come to a few KiB.
+# One request head or ClientHello, and what may be sent ahead of an answer; signed URLs and tokens come to a few KiB.
 _MAX_HEAD = 64 << 10
+_FAULT = "a fault in mirrortap"
 # A client's upload waits when this much of it has not been taken by the origin.
 _UPLOAD_BUFFER = 1 << 20
 
@@ -101,8 +109,10 @@ class Pausable(Protocol):
 class RequestBody:
     """A request's body on its way in: mitmproxy calls it with each piece, the engine iterates over it."""
 
-    def __init__(self, transport: Pausable) -> None:
+    def __init__(self, transport: Pausable, idle: float | None = None) -> None:
+        """`idle`: seconds without a piece after which it has failed."""
         self._transport = transport
+        self._idle = idle
         self._pieces: deque[bytes] = deque()
         self._waiting = 0
         self._ended = False
@@ -140,7 +150,11 @@ class RequestBody:
             if self._ended:
                 raise StopAsyncIteration
             self._news.clear()
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(self._idle):
+                    await self._news.wait()
+            except TimeoutError:
+                self._failure = "the client has stopped sending"
         piece = self._pieces.popleft()
         self._waiting -= len(piece)
         if self._waiting <= _UPLOAD_BUFFER // 2:
@@ -151,10 +165,11 @@ class RequestBody:
 class RegistryHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer with our streams and our HTTP/1 server in it."""
 
-    def __init__(self, context: Context, mode: HTTPMode, intercepts: Intercepts) -> None:
+    def __init__(self, context: Context, mode: HTTPMode, intercepts: Intercepts, patience: float) -> None:
+        """`patience`: seconds that the head of a request may take."""
         super().__init__(context, mode)
         self._intercepts = intercepts
-        self.connections[context.client] = RegistryHttp1Server(context.fork())
+        self.connections[context.client] = RegistryHttp1Server(context.fork(), patience)
 
     def make_stream(self, stream_id: int) -> Commands:
         stream = RegistryStream(self.context.fork(), stream_id, self._intercepts)
@@ -199,28 +214,45 @@ class RegistryStream(HttpStream):
             self.server_state = self.state_done
 
     def handle_connect_regular(self) -> Commands:
-        address = (self.flow.request.host, self.flow.request.port)
+        request = self.flow.request
         if self.flow.response:
             pass  # refused by the door
-        elif self._intercepts(*address):
+        elif CHECKED not in self.flow.metadata:
+            self.flow.response = http.Response.make(502, _FAULT, {"Content-Type": "text/plain", "Connection": "close"})
+        elif self._intercepts(request.host, request.port):
             self.child_layer = layer.NextLayer(self.context)
         else:
-            error = yield commands.OpenConnection(self.context.server)
+            error = yield from self._tunnel()
             if error:
-                message = f"cannot connect to {human.format_address(address)}: {error}"
+                message = f"cannot connect to {human.format_address((request.host, request.port))}: {error}"
                 self.flow.response = http.Response.make(502, message, {"Content-Type": "text/plain"})
             else:
                 self.child_layer = layers.TCPLayer(self.context, ignore=True)
         yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
 
+    def _tunnel(self) -> layer.CommandGenerator[str | None]:
+        """Connects to the first of the flow's addresses that answers, or says why none does."""
+        error: str | None = _FAULT
+        for address in self.flow.metadata[CHECKED]:
+            self.context.server = self.flow.server_conn = Server(address=(address, self.flow.request.port))
+            error = yield commands.OpenConnection(self.context.server)
+            if not error:
+                break
+        return error
+
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        request = self.flow.request
-        if self._intercepts(request.host, request.port):
-            # The hook that should have answered has failed. The request must not go out past the engine's rules.
-            error = ResponseProtocolError(self.stream_id, "a fault in mirrortap", ErrorCode.GENERIC_SERVER_ERROR)
-            yield from self.handle_protocol_error(error)
-            return False
-        return (yield from super().make_server_connection())
+        error: str | None = _FAULT
+        # None for an intercepted host: the hook that should have answered has failed then, and the request must not go
+        # out past the engine's rules.
+        for address in self.flow.metadata.get(CHECKED, ()):
+            connection, error = yield GetHttpConnection((address, self.flow.request.port), tls=False, via=None)
+            if not error:
+                self.context.server = self.flow.server_conn = connection
+                return True
+        assert error
+        code = ErrorCode.GENERIC_SERVER_ERROR if error is _FAULT else ErrorCode.CONNECT_FAILED
+        yield from self.handle_protocol_error(ResponseProtocolError(self.stream_id, error, code))
+        return False
 
     def start_request_stream(self) -> Commands:
         if not isinstance(self.flow.request.stream, RequestBody):
@@ -276,8 +308,29 @@ class RegistryStream(HttpStream):
         self.client_state = self.server_state = self.state_errored
 
 
+class RegistryTLSLayer(ClientTLSLayer):
+    """mitmproxy's TLS towards a client, which need not wait for more than a ClientHello can be."""
+
+    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > _MAX_HEAD:
+            return False, f"a ClientHello of more than {_MAX_HEAD} bytes"
+        return (yield from super().receive_handshake_data(data))
+
+
 class RegistryHttp1Server(Http1Server):
     """mitmproxy's HTTP/1 server, whose own errors are OCI errors too."""
+
+    def __init__(self, context: Context, patience: float) -> None:
+        super().__init__(context)
+        self._patience = patience
+        self._alarm: commands.RequestWakeup | None = None
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if not isinstance(event, events.Wakeup):
+            yield from super()._handle_event(event)
+        elif event.command is self._alarm:
+            yield from self._refuse(408, f"the request's head took longer than {self._patience:g} s")
+            self.state = self.done
 
     def send(self, event: HttpEvent) -> Commands:
         if isinstance(event, ResponseProtocolError) and not self.response:
@@ -300,6 +353,16 @@ class RegistryHttp1Server(Http1Server):
         if self.state == self.read_headers and len(self.buf) > _MAX_HEAD:
             yield from self._refuse(431, f"the request's head has more than {_MAX_HEAD} bytes")
             self.state = self.done
+        if self.state != self.read_headers or not self.buf:
+            self._alarm = None
+        elif not self._alarm:
+            self._alarm = commands.RequestWakeup(self._patience)
+            yield self._alarm
+
+    def wait(self, event: events.Event) -> Commands:
+        if len(self.buf) > _MAX_HEAD:
+            yield commands.CloseConnection(self.conn)
+        yield from super().wait(event)
 
     def _refuse(self, status: int, message: str) -> Commands:
         code = "UNAVAILABLE" if status >= 500 else "UNSUPPORTED"

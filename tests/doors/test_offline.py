@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 HOST = "registry.example"
 EVERYTHING = toml({HOST: {}}, {"offline": True})
-ONE_REGISTRY = toml({HOST: {"mode": "offline"}})
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_registries_and_the_proxys_own_page_are_answered(start_proxy: Serve) -> 
 
 
 def test_with_one_registry_offline_other_hosts_are_reached(elsewhere: FakeRegistry, start_proxy: Serve) -> None:
-    proxy = start_proxy(ONE_REGISTRY)
+    proxy = start_proxy(toml({HOST: {"mode": "offline"}}, {"tunnel": [elsewhere.endpoint]}))
     assert proxy.client(HOST).get("/v2/app/manifests/1.0").status == 504
     assert ask(proxy, "GET", f"{elsewhere.url}/v2/")[0] == 200
     with closing(http.client.HTTPConnection(proxy.host, proxy.port, timeout=20)) as tunnel:

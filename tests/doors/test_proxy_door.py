@@ -226,7 +226,7 @@ def test_plain_http_to_other_hosts_is_forwarded(
     """With HTTP_PROXY set as well, as RUN apt-get in a build has it."""
     registry = loop_thread.enter(FakeRegistry())
     path = blob(registry, b"a package" * 100_000)
-    proxy = start_proxy(toml({}))
+    proxy = start_proxy(toml({}, {"tunnel": [registry.endpoint]}))
     with closing(http.client.HTTPConnection(proxy.host, proxy.port, timeout=20)) as connection:
         connection.request("GET", registry.url + path)
         answer = connection.getresponse()
@@ -249,9 +249,9 @@ def test_plain_http_to_a_registry_is_answered_by_the_engine(
 
 
 def test_a_tunnel_to_nowhere_is_refused_with_the_reason(start_proxy: Serve) -> None:
-    proxy = start_proxy(toml({}))
     with closing(socket.create_server(("127.0.0.1", 0))) as closed:
         port = closed.getsockname()[1]
+    proxy = start_proxy(toml({}, {"tunnel": [f"127.0.0.1:{port}"]}))
     with closing(http.client.HTTPConnection(proxy.host, proxy.port, timeout=20)) as connection:
         connection.request("CONNECT", f"127.0.0.1:{port}")
         answer = connection.getresponse()

@@ -15,11 +15,14 @@ from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
-from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
+from mitmproxy.proxy.layers.tls import ClientTLSLayer
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.server import ConnectionHandler, TimeoutWatchdog
 from mitmproxy.test import taddons
 
-from addon.doors.streaming import ITSELF, MirrortapTurnHook, RegistryHttpLayer, RequestBody, StreamedResponse
+from addon.doors.streaming import CHECKED, ITSELF, MirrortapTurnHook, RegistryHttpLayer, RequestBody, StreamedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +47,17 @@ READ_AND_UNDERSTOOD: dict[Callable[..., object], str] = {
     Http1Server.send: "cc218a1337c0f5cf",
     Http1Server.read_headers: "3fe0945216bcf7bc",
     Http1Server.mark_done: "94fd7ea388c88671",
+    Http1Connection._handle_event: "2ac8db3e43ae743f",
+    Http1Connection.wait: "c99d0494a840a2b6",
+    ClientTLSLayer.receive_handshake_data: "a0ee021f92f6d0ff",
+    HttpLayer.get_connection: "1aa1c63e3175766c",
+    # client_connected turns people away, and server_connect stops what has not been looked at.
+    ConnectionHandler.handle_client: "01f1b7cc991c4711",
+    ConnectionHandler.open_connection: "5e0b3cbaf7a4030a",
+    # Idle connections end, those with a hook under way do not.
+    TimeoutWatchdog.watch: "eee8e7085dba9250",
+    TimeoutWatchdog.disarm: "99af75f94eed883a",
+    ProxyConnectionHandler.handle_hook: "9f8b52fd798203c9",
     layer.Layer.handle_event: "fd88b0fb09ceddbb",
 }
 
@@ -84,6 +98,8 @@ class Driver:
     client: Client
     sent: bytearray = field(default_factory=bytearray)
     hooks: list[commands.StartHook] = field(default_factory=list)
+    alarms: list[commands.RequestWakeup] = field(default_factory=list)
+    opened: list[commands.OpenConnection] = field(default_factory=list)
     closed: bool = False
 
     def feed(self, event: events.Event) -> None:
@@ -95,6 +111,10 @@ class Driver:
                     self.closed = True
                 case commands.StartHook():
                     self.hooks.append(command)
+                case commands.RequestWakeup():
+                    self.alarms.append(command)
+                case commands.OpenConnection():
+                    self.opened.append(command)
                 case commands.Log():
                     pass
                 case _:
@@ -143,7 +163,12 @@ def make_driver(mode: HTTPMode) -> Driver:
         proxy_mode=ProxyMode.parse("regular"),
     )
     with taddons.context(Proxyserver()) as context:
-        driver = Driver(RegistryHttpLayer(Context(client, context.options), mode, lambda host, port: True), client)
+        driver = Driver(
+            RegistryHttpLayer(
+                Context(client, context.options), mode, lambda host, port: host == "registry.example", PATIENCE
+            ),
+            client,
+        )
     driver.feed(events.Start())
     return driver
 
@@ -155,6 +180,9 @@ def streamed(**headers: str) -> StreamedResponse:
     response.source = Source()
     return response
 
+
+# Seconds that the head of a request may take.
+PATIENCE = 30.0
 
 GET = b"GET http://registry.example/v2/a/blobs/x HTTP/1.1\r\nHost: registry.example\r\n\r\n"
 
@@ -334,6 +362,96 @@ def test_a_response_that_is_no_stream_goes_mitmproxys_way(driver: Driver) -> Non
     driver.done()
     driver.past("responseheaders", "response")
     assert driver.sent.endswith(b"none")
+
+
+def test_a_head_that_takes_too_long_is_refused(driver: Driver) -> None:
+    driver.send(b"GET http://r.exam")
+    driver.send(b"ple/v2/ HTTP/1.1\r\nHost")
+    (alarm,) = driver.alarms
+    assert alarm.delay == PATIENCE
+    driver.feed(events.Wakeup(alarm))
+    assert_refused(driver, 408)
+
+
+def test_the_time_for_a_head_begins_with_its_first_byte(driver: Driver) -> None:
+    answered(driver, GET[:9])
+    driver.send(GET[9:])
+    driver.past("requestheaders")
+    driver.asked("request").response = http.Response.make(204)
+    driver.done()
+    driver.past("responseheaders", "response")
+    driver.send(GET[:1])
+    # That of the head that is through means nothing to the one that has begun.
+    through, begun = driver.alarms
+    driver.feed(events.Wakeup(through))
+    assert not driver.closed
+    driver.feed(events.Wakeup(begun))
+    assert driver.closed
+
+
+def answered(driver: Driver, more: bytes) -> None:
+    """One request, answered, with `more` sent behind it."""
+    driver.send(GET)
+    driver.past("requestheaders")
+    driver.send(more)
+    driver.asked("request").response = http.Response.make(204)
+    driver.done()
+    driver.past("responseheaders", "response")
+
+
+def test_not_much_may_be_sent_ahead_of_an_answer(driver: Driver) -> None:
+    driver.send(GET)
+    driver.past("requestheaders")
+    driver.send(bytes(65_000))
+    assert not driver.closed
+    driver.send(bytes(65_000))
+    assert driver.closed
+
+
+def test_a_tunnel_leads_to_the_addresses_that_were_looked_at(driver: Driver) -> None:
+    driver.send(b"CONNECT r.example:443 HTTP/1.1\r\n\r\n")
+    driver.asked("http_connect").metadata[CHECKED] = ["192.0.2.7", "2001:db8::7"]
+    driver.done()
+    for i, (address, outcome) in enumerate((("192.0.2.7", "refused"), ("2001:db8::7", None))):
+        assert driver.opened[i].connection.address == (address, 443)
+        driver.feed(events.OpenConnectionCompleted(driver.opened[i], outcome))
+    driver.past("http_connected")
+    assert driver.sent.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_forwarded_request_leads_to_the_addresses_that_were_looked_at(driver: Driver) -> None:
+    driver.send(b"GET http://r.example/ HTTP/1.1\r\nHost: r.example\r\n\r\n")
+    driver.asked("requestheaders").metadata[CHECKED] = ["192.0.2.7", "192.0.2.8"]
+    driver.done()
+    driver.past("request")
+    for opened, address in zip(range(2), ("192.0.2.7", "192.0.2.8"), strict=True):
+        assert driver.opened[opened].connection.address == (address, 80)
+        driver.feed(events.OpenConnectionCompleted(driver.opened[opened], "refused"))
+    driver.past("error")
+    assert driver.sent.startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize("host", ["registry.example", "r.example"])
+def test_a_tunnel_that_no_hook_has_looked_at_is_none(driver: Driver, host: str) -> None:
+    driver.send(f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode())
+    driver.past("http_connect", "http_connect_error")
+    assert driver.sent.startswith(b"HTTP/1.1 502 ")
+    assert driver.opened == []
+
+
+def test_a_request_that_no_hook_has_looked_at_goes_nowhere(driver: Driver) -> None:
+    driver.send(b"GET http://r.example/ HTTP/1.1\r\nHost: r.example\r\n\r\n")
+    driver.past("requestheaders", "request", "error")
+    assert driver.sent.startswith(b"HTTP/1.1 502 ")
+    assert driver.opened == []
+
+
+async def test_an_upload_that_stands_still_has_failed() -> None:
+    body = RequestBody(Transport(), idle=0.01)
+    body(b"ab")
+    assert await anext(body) == b"ab"
+    with pytest.raises(OSError, match="stopped sending"):
+        await anext(body)
 
 
 def assert_refused(driver: Driver, status: int) -> None:

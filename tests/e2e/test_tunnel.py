@@ -47,7 +47,8 @@ def test_a_tunnelled_host_shows_its_own_certificate(
     with socket.create_connection((host, int(port))) as sock:
         own = peer_certificate(sock, host)
 
-    proxy = start_proxy(toml({"registry.example": {"server": server.url, "ca": [authority.file]}}))
+    tables = {"registry.example": {"server": server.url, "ca": [authority.file]}}
+    proxy = start_proxy(toml(tables, {"tunnel": [server.endpoint]}))
     with connect_through((proxy.host, proxy.port), server.endpoint) as sock:
         assert peer_certificate(sock, host) == own
 
@@ -75,9 +76,9 @@ def test_an_intercepted_host_shows_a_certificate_of_the_proxys_ca(
 
 
 def test_bytes_that_are_not_tls_pass_a_tunnel(start_proxy: Serve) -> None:
-    proxy = start_proxy(toml({}))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         target = f"127.0.0.1:{listener.getsockname()[1]}"
+        proxy = start_proxy(toml({}, {"tunnel": [target]}))
         with connect_through((proxy.host, proxy.port), target) as near:
             near.sendall(b"\x00\x01 not HTTP, not TLS\n")
             listener.settimeout(20)

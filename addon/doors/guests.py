@@ -1,0 +1,42 @@
+"""One client's connection, as the proxy door knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+
+class Guest:
+    """`address` is where it comes from; `ways` where mitmproxy may connect to for it, as looked at by the gate;
+    `inside` whether it is in a tunnel, which it has been let into."""
+
+    def __init__(self, address: str, patience: float, late: Callable[[], None]) -> None:
+        """`late` is called when something is awaited for more than `patience` seconds."""
+        self.address = address
+        self.ways: set[tuple[str, int]] = set()
+        self.inside = False
+        self._patience = patience
+        self._late = late
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def watched(self, watch: Coroutine[None, None, None]) -> None:
+        """Runs until it leaves."""
+        self._watch = asyncio.create_task(watch)
+
+    def left(self) -> None:
+        self.heard()
+        if self._watch:
+            self._watch.cancel()
+
+    def awaited(self) -> None:
+        """It has to say something now."""
+        self._timer = asyncio.get_running_loop().call_later(self._patience, self._late)
+
+    def heard(self) -> None:
+        """It has said what it had to."""
+        if self._timer:
+            self._timer.cancel()

@@ -1,0 +1,164 @@
+"""What every door asks before it serves somebody: may they connect, are they logged in, may they reach that host."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addon import addresses, admission
+from addon.journal import Seldom
+from addon.logins import Logins, TooManyGuesses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from addon.config.model import Config
+
+log = logging.getLogger("mirrortap")
+
+# Lines about refusals of one kind that the log gets a minute.
+_LINES = 60
+# Names that are looked up at once: those that hang must not take the threads that the cache needs.
+_LOOKUPS = 16
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer in place of what was asked for. Of a CONNECT's, Go programs show people the reason alone."""
+
+    status: int
+    reason: str
+    text: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Crowd:
+    """How many connections each client has."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: Counter[str] = Counter()
+
+    def enter(self, client: str) -> bool:
+        """Whether there is room for one more, which then counts until it leaves."""
+        if self._counts[client] >= self._most:
+            return False
+        self._counts[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        self._counts[client] -= 1
+        if not self._counts[client]:
+            del self._counts[client]
+
+
+class Gate:
+    """The rules of one configuration, and what they need to know. Clients are named by IP address."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._crowd = Crowd(config.admission.connections)
+        self._logins = Logins(config.admission.users) if config.admission.users else None
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, "lookup")
+        self._strangers, self._crowded, self._strays = Seldom(log, _LINES), Seldom(log, _LINES), Seldom(log, _LINES)
+        self._impostors = Seldom(log, _LINES)
+
+    def enter(self, client: str) -> bool:
+        """Whether a connection may stay, which then counts until `leave`; the log says why not."""
+        if not admission.may_connect(self._config.admission, client):
+            self._strangers.warning("%s was turned away: it is not in allow-clients", client)
+            return False
+        if not self._crowd.enter(client):
+            most = self._config.admission.connections
+            self._crowded.warning(
+                "%s was turned away: it has %d connections already (connections-per-client)", client, most
+            )
+            return False
+        return True
+
+    def leave(self, client: str) -> None:
+        self._crowd.leave(client)
+
+    async def login(self, client: str, authorization: str | None, proxy: str) -> Refusal | None:
+        """What a client that has not logged in gets; `proxy` is where it reached us, as in http://USER@proxy."""
+        if self._logins is None:
+            return None
+        try:
+            if authorization and await self._logins.allows(client, authorization):
+                return None
+        except TooManyGuesses as guesses:
+            self._impostors.warning("%s tried too many wrong logins", client)
+            wait = int(guesses.wait) + 1
+            return Refusal(
+                429,
+                f"mirrortap got too many wrong logins from {client}",
+                f"mirrortap got too many wrong logins from {client}; try again in {wait} s\n",
+                (("Retry-After", str(wait)),),
+            )
+        what = "does not know this user or password" if authorization else "wants a login"
+        if authorization:
+            self._impostors.warning("%s tried to log in with a wrong user or password", client)
+        return Refusal(
+            407,
+            f"mirrortap {what}; see HTTPS_PROXY=http://USER:PASSWORD@{proxy}",
+            f"mirrortap {what}: set HTTPS_PROXY=http://USER:PASSWORD@{proxy}, with special characters as %XX\n",
+            (("Proxy-Authenticate", 'Basic realm="mirrortap", charset="UTF-8"'),),
+        )
+
+    async def way(self, client: str, host: str, port: int, own: Iterable[tuple[str, int]]) -> list[str] | Refusal:
+        """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
+        where = admission.place(host, port)
+        if refused := admission.refused(self._config, host, port):
+            return self._refusal(client, where, refused)
+        try:
+            found = await self._lookup(host, port)
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            return Refusal(502, f"mirrortap cannot connect to {where}", f"cannot connect to {where}: {why}\n")
+        if any(_is_own(address, port, own) for address in found):
+            refused = admission.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
+            return self._refusal(client, where, refused)
+        if refused := admission.refused_at(self._config, host, port, found):
+            return self._refusal(client, where, refused)
+        return found
+
+    def _refusal(self, client: str, where: str, refused: admission.Refused) -> Refusal:
+        told = f"{where} {refused.why}"
+        self._strays.warning("%s was refused a connection: %s; to allow it, %s", client, told, refused.remedy)
+        return Refusal(
+            403,
+            f"mirrortap does not connect to {where}: it {refused.why}",
+            f"mirrortap does not connect to {where}: it {refused.why}; to allow it, {refused.remedy}\n",
+        )
+
+    async def _lookup(self, host: str, port: int) -> list[str]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._lookups, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:
+    for listening, at in own:
+        if port == at and (
+            addresses.parse(listening) == addresses.parse(address)
+            or (addresses.parse(listening).is_unspecified and _is_here(address))
+        ):
+            return True
+    return False
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is one of this machine's: the kernel then takes it for the near end, too."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return bool(addresses.parse(probe.getsockname()[0]) == addresses.parse(address))
+    except OSError:
+        return False
