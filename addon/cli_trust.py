@@ -49,9 +49,9 @@ class _Host(click.ParamType[str]):
         try:
             host = wellknown.canonical(dns_name(name))
         except AuthorityError as error:
-            self.fail(f"{error}. It is a registry as in image names, like ghcr.io or registry.corp:5000", param, ctx)
+            self.fail(str(error), param, ctx)
         if colon and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-            self.fail(f"{value!r} has no port from 1 to 65535 after its colon", param, ctx)
+            self.fail(f"{value!r} is no registry as in image names, like ghcr.io or registry.corp:5000", param, ctx)
         return f"{host}:{int(port)}" if colon else host
 
 

@@ -46,6 +46,8 @@ class Applier:
         stale = self._stale(plan)
         bundle = b"".join(put.data for put in plan.puts)
         refresh = plan.refresh if plan.refresh and (wanted or stale or self._lacks(plan.refresh, bundle)) else None
+        if refresh and stale:
+            refresh = _after_removal(refresh)
         program = self._program(refresh) if refresh else None
         for put in plan.puts:
             if put not in wanted:
@@ -75,23 +77,23 @@ class Applier:
             return False
         there = {path: self._tree.read(path) for path in files}
         self._check([self._changed(path, about, there[path]) for path, about in files.items()])
-        program = self._program(plan.refresh) if plan.refresh else None
+        refresh = _after_removal(plan.refresh) if plan.refresh else None
+        program = self._program(refresh) if refresh else None
         if self._dry:
             for path, about in files.items():
                 self._say(f"would {'restore' if about.before else 'remove'}: {self._tree.real(path)}")
-            if plan.refresh:
-                self._say(self._command(plan.refresh, program, "would run"))
+            if refresh:
+                self._say(self._command(refresh, program, "would run"))
             return True
         bundle = b"".join(data for data in there.values() if data)
         self._recorded(lambda: self._take(files))
-        if plan.refresh:
-            self._run(plan.refresh, program)
-            if program and not self._lacks(plan.refresh, bundle):
-                self._say(
-                    f"{self._tree.real(plan.refresh.bundle)} still holds the CA: it was put into the store in another "
-                    "way as well"
-                )
-        self._prune()
+        try:
+            if refresh:
+                self._run(refresh, program)
+        finally:
+            self._prune()
+        if refresh and program and not self._lacks(refresh, bundle):
+            self._say(f"{self._tree.real(refresh.bundle)} still holds the CA: it was put there in another way as well")
         return True
 
     def _flaw(self, put: Put, there: bytes | None) -> str | None:
@@ -218,6 +220,10 @@ class Applier:
                 f"{' '.join(argv)} ended with {done.returncode}: {said}; when that is mended, run it yourself"
             )
         self._say(self._command(refresh, program, "ran"))
+
+
+def _after_removal(refresh: Refresh) -> Refresh:
+    return replace(refresh, argv=refresh.argv + refresh.after_removal)
 
 
 def _sha256(data: bytes) -> str:

@@ -69,6 +69,8 @@ class Refresh:
     argv: tuple[str, ...]
     bundle: PurePosixPath
     package: str
+    after_removal: tuple[str, ...] = ()
+    """What else it needs to notice that certificates are gone."""
 
 
 @dataclass(frozen=True)

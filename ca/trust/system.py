@@ -15,8 +15,9 @@ class _Store:
     refresh: Refresh
 
 
-def _store(ids: str, anchors: str, program: str, bundle: str, package: str) -> _Store:
-    return _Store(frozenset(ids.split()), anchors, Refresh(tuple(program.split()), PurePosixPath(bundle), package))
+def _store(ids: str, anchors: str, program: str, bundle: str, package: str, *removal: str) -> _Store:
+    refresh = Refresh(tuple(program.split()), PurePosixPath(bundle), package, removal)
+    return _Store(frozenset(ids.split()), anchors, refresh)
 
 
 # Bundles by their real names: /etc/pki/tls/certs/ca-bundle.crt and the like are links to them.
@@ -27,6 +28,7 @@ _STORES = (
         "update-ca-certificates",
         "/etc/ssl/certs/ca-certificates.crt",
         "apt-get install ca-certificates",
+        "--fresh",  # else the links to a certificate that is gone stay in /etc/ssl/certs
     ),
     _store(
         "alpine",
