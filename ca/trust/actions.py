@@ -18,7 +18,7 @@ def plan(wanted: Wanted) -> Plan:
         f"  gh variable delete {VARIABLE}\n"
         "On a self-hosted runner that keeps its disk:\n"
         f"  sudo rm {_ANCHORS}/mirrortap-*.crt {systemd.path('docker')}\n"
-        "  sudo update-ca-certificates && sudo systemctl daemon-reload && sudo systemctl restart docker"
+        "  sudo update-ca-certificates --fresh && sudo systemctl daemon-reload && sudo systemctl restart docker"
     )
     if wanted.remove:
         return Plan(undone=undone)

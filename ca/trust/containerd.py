@@ -19,7 +19,7 @@ def plan(wanted: Wanted) -> Plan:
         remedy = f"write {folder / 'hosts.toml'} yourself, with these and {folder / 'mirrortap.crt'} in its `ca`"
         hides = Hides(folder / "hosts.toml", (folder,), remedy)
         api = f"https://{_API_HOSTS.get(host, host)}"
-        # A `ca` outside a [host] table is not used for Docker Hub by ctr 1.6. Relative paths are the folder's.
+        # Said twice: for the host that is asked first, and for `server`, asked after it. Paths are the folder's.
         table = f'[host."{api}"]\n  ca = ["mirrortap.crt"]\n'
         hosts_toml = f'server = "{api}"\nca = ["mirrortap.crt"]\n\n{table}'
         certificate = Put(folder / "mirrortap.crt", wanted.pem, host)

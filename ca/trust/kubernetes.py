@@ -13,7 +13,7 @@ CA = "/etc/mirrortap/ca.crt"
 _NO_PROXY = "localhost,127.0.0.1,::1,.svc,.cluster.local"
 
 # Runs on the node, in whatever shell it has. containerd is restarted only when something changed; a restart leaves
-# running containers alone. When that fails the drop-in goes, so that the next try does not find all in place.
+# running containers alone. When that fails the drop-in is as before, so that the next try does not find all done.
 _PUT = """\
 set -eu
 put() {
@@ -73,11 +73,12 @@ def remove_script() -> str:
     folders = [CA.rpartition("/")[0], drop_in.rpartition("/")[0]]
     return (
         "set -eu\n"
-        f"rm -f {CA}\n"
         f"if [ -f {drop_in} ]; then\n"
-        f"    rm {drop_in}\n"
-        f"    {_RESTART}\n"
+        f"    mv {drop_in} {drop_in}.old\n"
+        f"    {_RESTART} || {{ mv {drop_in}.old {drop_in}; exit 1; }}\n"
+        f"    rm {drop_in}.old\n"
         "fi\n"
+        f"rm -f {CA}\n"
         f"rmdir {' '.join(folders)} 2>/dev/null || :\n"
     )
 

@@ -219,15 +219,16 @@ def systemctl(tmp_path: Path) -> Path:
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     log = tmp_path / "systemctl.log"
-    for name, text in ("systemctl", f'echo "$*" >> {log}\n'), ("sudo", 'exec "$@"\n'):
+    for name, text in ("systemctl", f'[ "$*" != "$FAILS" ] || exit 1\necho "$*" >> {log}\n'), ("sudo", 'exec "$@"\n'):
         (bin_folder / name).write_text(f"#!/bin/sh\n{text}")
         (bin_folder / name).chmod(0o755)
     return log
 
 
-def _sh(script: str, log: Path, **env: str) -> None:
-    path = f"{log.parent / 'bin'}:{os.environ['PATH']}"
-    run(["sh", "-c", script], env=proxy_env(log.parent / "sh", **env) | {"PATH": path}, cwd=log.parent)
+def _sh(script: str, log: Path, *, fails: str = "", **env: str) -> int:
+    env |= {"PATH": f"{log.parent / 'bin'}:{os.environ['PATH']}", "FAILS": fails}
+    argv = ["sh", "-c", script]
+    return run(argv, env=proxy_env(log.parent / "sh") | env, cwd=log.parent, check=not fails).returncode
 
 
 @needs("skopeo")
@@ -235,6 +236,8 @@ def test_a_cluster_node(app: Image, machine: Path, proxy: Proxy, client: Sandbox
     """The script of the DaemonSet: containerd gets what lets a Go program pull, and only then a restart."""
     wanted = Wanted(Bundle.parse(proxy.ca.read_bytes(), "test"), proxy=proxy.url)
     before = state(machine)
+    assert _sh(kubernetes.node_script(wanted), systemctl, fails="restart containerd") != 0
+    systemctl.write_text("")
     for _ in range(2):
         _sh(kubernetes.node_script(wanted), systemctl)
     assert systemctl.read_text().splitlines() == ["daemon-reload", "restart containerd"]
@@ -243,9 +246,11 @@ def test_a_cluster_node(app: Image, machine: Path, proxy: Proxy, client: Sandbox
     client.env |= dict(line.removeprefix("Environment=").split("=", 1) for line in unit[1:])
     assert client.pull(APP).digest == app.manifest.digest
 
+    assert _sh(kubernetes.remove_script(), systemctl, fails="restart containerd") != 0
+    systemctl.write_text("")
     for _ in range(2):
         _sh(kubernetes.remove_script(), systemctl)
-    assert len(systemctl.read_text().splitlines()) == 4
+    assert systemctl.read_text().splitlines() == ["daemon-reload", "restart containerd"]
     assert {name: about for name, about in state(machine).items() if not name.startswith("etc/systemd")} == before
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +24,6 @@ from ca.trust.certificates import Bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.certificates import Authority
 
@@ -158,6 +160,43 @@ def test_all_public_registries_unless_told_which(shell: Shell) -> None:
 def test_docker_hub_has_one_name(shell: Shell) -> None:
     assert shell("skopeo --host registry-1.docker.io --host Docker.IO").exit_code == 0
     assert [path.name for path in (shell.root / "etc/containers/certs.d").iterdir()] == ["docker.io"]
+
+
+@pytest.fixture
+def pem(authority: Authority) -> bytes:
+    return authority.file.read_bytes()
+
+
+@pytest.fixture
+def nobodys_home() -> Iterator[Path]:
+    """Of a user other than root, who this process is meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        home, user = Path(folder), os.geteuid()
+        if user == 0:
+            os.chown(home, 65534, 65534)
+            os.seteuid(65534)
+        yield home
+        os.seteuid(user)
+
+
+def test_a_user_has_it_for_himself(pem: bytes, nobodys_home: Path) -> None:
+    ca = nobodys_home / "ca.crt"
+    ca.write_bytes(pem)
+    before = snapshot(nobodys_home)
+    env = {"HOME": str(nobodys_home)}
+    for line in "podman --host ghcr.io", "buildkit --host ghcr.io":
+        done = CliRunner().invoke(main, ["trust", *line.split(), "--ca", str(ca)], env=env)
+        assert done.exit_code == 0, done.output
+    put = nobodys_home / ".config/containers/certs.d/ghcr.io/mirrortap.crt"
+    assert put.read_bytes() == ca.read_bytes()
+    assert (
+        str(nobodys_home / ".config/mirrortap/mirrortap.crt")
+        in (nobodys_home / ".config/mirrortap/buildkitd.toml").read_text()
+    )
+    for target in "podman", "buildkit":
+        done = CliRunner().invoke(main, ["trust", target, "--uninstall"], env=env)
+        assert done.exit_code == 0, done.output
+    assert snapshot(nobodys_home) == before
 
 
 class _Handler(BaseHTTPRequestHandler):
