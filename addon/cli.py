@@ -11,6 +11,7 @@ import click
 from addon import __version__
 from addon.cli_ca import ca
 from addon.cli_cache import cache
+from addon.cli_trust import trust
 from addon.doors.listening import ListenError
 from addon.serve import serve
 from addon.service import Service, StartError
@@ -62,6 +63,7 @@ def serve_command(config: Path | None, listen: tuple[str, int], data: Path | Non
 
 main.add_command(ca)
 main.add_command(cache)
+main.add_command(trust)
 
 if __name__ == "__main__":
     main()
