@@ -1,27 +1,32 @@
-"""Content by its digest: from the store, from a running fill, or by a new one."""
+"""Content by its digest: from the store, from a running fill, or by a new one; for those alone who may read it."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from addon import oci, reply
 from addon.body import BodyCut, FileBody, RelayedBody, SparedBody, VerifiedBody
 from addon.journal import Seldom
 from addon.oci import Digest, Manifest
+from addon.questions import Questions
 from addon.reply import Reply, Request, Served
+from addon.upstream import routing
 from addon.upstream.download import Download
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
+    from addon.access import Access
     from addon.body import Body
     from addon.cache.contents import Contents
     from addon.cache.index import Index
-    from addon.cache.links import Links
     from addon.config.model import Pace
     from addon.fill import Fill
     from addon.fills import Fills
-    from addon.oci import Blob
+    from addon.patience import Patience
+    from addon.pull import Pull
     from addon.upstream.response import Response
     from addon.upstream.sources import Search, Sources
 
@@ -31,85 +36,115 @@ _BLOB_TYPE = "application/octet-stream"
 
 
 class ByDigest:
-    """Answers with content that anybody may have, from a repository that is known to hold it."""
+    """Answers with content of a repository that is known to hold it, to readers who are known to be let in there."""
 
     def __init__(
-        self, contents: Contents, links: Links, fills: Fills, index: Index, sources: Sources, pace: Pace
+        self,
+        contents: Contents,
+        access: Access,
+        fills: Fills,
+        index: Index,
+        sources: Sources,
+        patience: Patience,
+        pace: Pace,
     ) -> None:
         self._contents = contents
-        self._links = links
+        self._access = access
         self._fills = fills
         self._index = index
         self._sources = sources
+        self._patience = patience
         self._pace = pace
+        self._admissions: Questions[tuple[Digest, tuple[str, str, str]], Response] = Questions()
         self._seldom = Seldom(log)
 
-    async def answer(self, request: Request, asked: Manifest | Blob, digest: Digest, *, spare: bool = False) -> Reply:
+    async def close(self) -> None:
+        await self._admissions.close()
+
+    async def answer(self, pull: Pull, *, spare: bool = False) -> Reply:
         """The content, or what a HEAD asks of it. Raises NotFound; with `spare` rather than use up a rate limit."""
-        fill = self._fills.running(digest)
-        held = fill is not None or self._contents.size(digest) is not None
+        fill = self._fills.running(pull.digest)
+        held = fill is not None or self._contents.size(pull.digest) is not None
+        # What it finds for the same reader, it finds for this one.
+        ours = fill is not None and fill.asker == pull.asker
         try:
-            if (held or request.method == "HEAD") and (shown := await self._prove(request, asked, digest, fill, held)):
-                return shown
+            if not ours and (held or pull.is_head or not self._access.shown_by_content(pull)):
+                response = await self._admit(pull)
+                if response and pull.is_head and not held:
+                    return self.described(pull.request, response, pull.digest)
             # Only if it was held then: another worker may have stored it since, for another repository.
-            if held and (found := await self._stored(request, asked, digest)):
+            if held and (found := await self._stored(pull)):
                 return found
-            if self._fills.running(digest) is None and (request.method == "HEAD" or not self._fills.possible):
-                return await self._past_the_store(request, asked, digest)
-            fill = await self._fill(request, asked, digest, spare)
-            # Another worker may have begun it, for another repository.
-            await self._prove(request, asked, digest, fill, held=True)
-            return await self._filling(request, asked, fill)
+            if self._fills.running(pull.digest) is None and (pull.is_head or not self._fills.possible):
+                return await self._past_the_store(pull)
+            fill = await self._fill(pull, spare)
+            # Another worker may have begun it, for another repository or reader.
+            await self._admit(pull)
+            return await self._filling(pull, fill)
         except OSError as error:
             self.warn_of_store(error)
-            return await self._past_the_store(request, asked, digest)
+            return await self._past_the_store(pull)
 
-    async def _prove(
-        self, request: Request, asked: Manifest | Blob, digest: Digest, fill: Fill | None, held: bool
-    ) -> Reply | None:
-        """Raises NotFound unless this repository is known to hold it, or one HEAD shows it; that one it can answer."""
-        registry, repository = request.rule.registry, asked.repository
-        if fill and fill.repository == (registry, repository):
+    async def _admit(self, pull: Pull) -> Response | None:
+        """Raises NotFound unless it is known that the repository holds this and that the reader is let in there, or one
+        HEAD shows it, whose answer this is then. While nobody can be asked, what was shown before may do.
+        """
+        if self._access.admitted(pull):
             return None
-        if self._links.known(registry, repository, digest):
+        if not self._access.admitted_before(pull):
+            return await self._ask(pull)
+        registry = pull.rule.registry
+        if self._patience.hopeless(registry, time.monotonic()):
             return None
-        async with await self._sources.of(request.rule, "HEAD", asked).next() as response:
-            self._links.add(registry, repository, digest)
-        return None if held else self.described(request, response, digest)
+        question = self._admissions.put((pull.digest, pull.asker), lambda: self._ask(pull))
+        try:
+            async with asyncio.timeout_at(question.since + self._patience.seconds(registry, time.monotonic())):
+                return await question.answer()
+        except TimeoutError:
+            self._patience.ended(registry, time.monotonic())
+        except NotFound as missing:
+            if not routing.out_of_reach(missing.attempts):
+                raise
+            self._patience.failed(registry, time.monotonic())
+        return None
 
-    async def _fill(self, request: Request, asked: Manifest | Blob, digest: Digest, spare: bool) -> Fill:
+    async def _ask(self, pull: Pull) -> Response:
+        """The answer to a HEAD. Raises NotFound."""
+        async with await self._search(pull, "HEAD").next() as response:
+            self._patience.answered(pull.rule.registry)
+        return response
+
+    async def _fill(self, pull: Pull, spare: bool) -> Fill:
         """The running fill, or a new one, as soon as an endpoint has begun to send. Raises NotFound or OSError."""
-        fill = self._fills.running(digest)
-        if fill and (fill.repository != (request.rule.registry, asked.repository) or (fill.sparing and not spare)):
+        fill = self._fills.running(pull.digest)
+        if fill and (fill.asker != pull.asker or (fill.sparing and not spare)):
             try:
                 await fill.opened()
             except (NotFound, BodyCut):
-                # What could not be opened for another repository, or without asking everybody, says nothing of this
-                # one; and where another was asked, this client's credential has no business.
-                fill = self._fills.running(digest)
-        fill = fill or self._start_fill(request, asked, digest, spare)
+                # What could not be opened for another repository or reader, or without asking everybody, says nothing
+                # of this one.
+                fill = self._fills.running(pull.digest)
+        fill = fill or self._start_fill(pull, spare)
         await fill.opened()
         return fill
 
-    def _start_fill(self, request: Request, asked: Manifest | Blob, digest: Digest, spare: bool) -> Fill:
-        registry, repository = request.rule.registry, asked.repository
-
+    def _start_fill(self, pull: Pull, spare: bool) -> Fill:
         def new_search() -> Search:
-            return self._sources.of(request.rule, "GET", asked, spare=spare)
+            return self._search(pull, "GET", spare=spare)
 
         def filled() -> None:
-            self._contents.added(digest)
-            self._links.add(registry, repository, digest)
-            if isinstance(asked, Manifest):
+            self._contents.added(pull.digest)
+            if isinstance(pull.asked, Manifest):
                 self._index.note()
 
-        fill = self._fills.start(digest, (registry, repository), new_search, filled)
+        fill = self._fills.start(pull.digest, pull.asker, new_search, filled)
         fill.sparing = spare
         return fill
 
-    async def _stored(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply | None:
-        if isinstance(asked, Manifest):
-            return self.manifest(request, digest, Served("hit"))
+    async def _stored(self, pull: Pull) -> Reply | None:
+        digest = pull.digest
+        if isinstance(pull.asked, Manifest):
+            return self.manifest(pull.request, digest, Served("hit"))
         size = self._contents.size(digest)
         if size is None:
             return None
@@ -129,10 +164,10 @@ class ByDigest:
 
         async def past(start: int, end: int | None) -> Body:
             self.warn_of_store(OSError(0, "it cannot be read"))
-            return await self._slice(request, asked, start, end)
+            return await self._slice(pull, start, end)
 
         try:
-            return await reply.content(request, digest, size, _BLOB_TYPE, Served("hit"), body)
+            return await reply.content(pull.request, digest, size, _BLOB_TYPE, Served("hit"), body)
         except FileNotFoundError:
             return None  # evicted just now
 
@@ -147,28 +182,28 @@ class ByDigest:
         headers = reply.describing(digest, len(content), media_type)
         return reply.ours(200, headers, b"" if request.method == "HEAD" else content, served, request)
 
-    async def _filling(self, request: Request, asked: Manifest | Blob, fill: Fill) -> Reply:
-        if fill.verified and (found := await self._stored(request, asked, fill.digest)):
+    async def _filling(self, pull: Pull, fill: Fill) -> Reply:
+        if fill.verified and (found := await self._stored(pull)):
             return found
         media_type = _BLOB_TYPE
-        if isinstance(asked, Manifest):
+        if isinstance(pull.asked, Manifest):
             media_type = fill.media_type or oci.OCI_MANIFEST
         # What is complete, and only on its way to the disk, is as good as stored.
         served = Served("hit") if fill.verified else Served("miss from", fill.source)
-        return await reply.content(request, fill.digest, fill.size, media_type, served, fill.body)
+        return await reply.content(pull.request, fill.digest, fill.size, media_type, served, fill.body)
 
     def described(self, request: Request, response: Response, digest: Digest | None) -> Reply:
-        """The answer to a HEAD that an endpoint has just answered for everybody."""
+        """The answer to a HEAD that an endpoint has just answered for everybody who may read."""
         media_type = response.headers.get("Content-Type") or _BLOB_TYPE
         headers = reply.describing(digest, response.size, media_type)
         return reply.ours(200, headers, b"", Served("miss from", response.endpoint.name), request)
 
-    async def _past_the_store(self, request: Request, asked: Manifest | Blob, digest: Digest) -> Reply:
+    async def _past_the_store(self, pull: Pull) -> Reply:
         """As an endpoint has it: the headers alone, or the bytes, when they cannot be stored. Raises NotFound."""
-        if request.method == "HEAD":
-            async with await self._sources.of(request.rule, "HEAD", asked).next() as response:
-                return self.described(request, response, digest)
-        download = await self._open(request, asked)
+        if pull.is_head:
+            async with await self._search(pull, "HEAD").next() as response:
+                return self.described(pull.request, response, pull.digest)
+        download = await self._open(pull)
 
         whole = False
 
@@ -176,30 +211,33 @@ class ByDigest:
             nonlocal whole
             whole = (start, end) == (0, download.size)
             if whole:
-                return VerifiedBody(RelayedBody(download), digest, download.source)
-            return await self._slice(request, asked, start, end)
+                return VerifiedBody(RelayedBody(download), pull.digest, download.source)
+            return await self._slice(pull, start, end)
 
         served = Served("miss from", download.source)
         media_type = download.media_type or _BLOB_TYPE
         try:
-            return await reply.content(request, digest, download.size, media_type, served, body)
+            return await reply.content(pull.request, pull.digest, download.size, media_type, served, body)
         finally:
             # A range is asked for by itself, and one that does not exist by nobody.
             if not whole:
                 await download.close()
 
-    async def _slice(self, request: Request, asked: Manifest | Blob, start: int, end: int | None) -> Body:
+    async def _slice(self, pull: Pull, start: int, end: int | None) -> Body:
         """The slice [start, end) past the store. Raises BodyCut."""
         try:
-            return RelayedBody(await self._open(request, asked, start, end))
+            return RelayedBody(await self._open(pull, start, end))
         except NotFound:
             raise BodyCut("no endpoint has the rest of it") from None
 
-    async def _open(self, request: Request, asked: Manifest | Blob, start: int = 0, end: int | None = None) -> Download:
+    async def _open(self, pull: Pull, start: int = 0, end: int | None = None) -> Download:
         """The slice [start, end) as endpoints have it. Raises NotFound."""
-        download = Download(self._sources.of(request.rule, "GET", asked), self._pace, start, end)
+        download = Download(self._search(pull, "GET"), self._pace, start, end)
         await download.open()
         return download
+
+    def _search(self, pull: Pull, method: str, *, spare: bool = False) -> Search:
+        return self._sources.of(pull.rule, method, pull.asked, pull.reader, spare=spare)
 
     def warn_of_store(self, error: OSError) -> None:
         self._seldom.warning(

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from addon import oci, reply
-from addon.oci import Digest, Manifest, OciError
-from addon.patience import Patience
+from addon.oci import Digest, OciError
 from addon.questions import Questions
-from addon.reply import Reply, Request, Served
+from addon.reply import Reply, Served
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
@@ -22,16 +21,20 @@ from addon.upstream.sources import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from addon.access import Access
     from addon.by_digest import ByDigest
     from addon.cache.contents import Contents
     from addon.cache.index import Index
     from addon.cache.links import Links
     from addon.cache.tags import Tags
+    from addon.patience import Patience
+    from addon.pull import Pull
     from addon.questions import Question
     from addon.upstream.response import Response
     from addon.upstream.sources import Sources
 
-    _Key = tuple[str, str, str, frozenset[str]]  # registry, repository, tag, manifest types accepted
+    _Tag = tuple[str, str, str, frozenset[str]]  # registry, repository, tag, manifest types accepted
+    _Key = tuple[_Tag, str]  # and who asks: other readers may be told something else
 
 
 @dataclass(frozen=True)
@@ -53,28 +56,29 @@ class _Told:
 
 
 class ByTag:
-    """`stale_after`: seconds that the endpoints together have for a tag that the cache could answer; `failing`: whether
-    something else says that a registry cannot be reached."""
+    """`failing`: whether something else says that a registry cannot be reached."""
 
     def __init__(
         self,
         contents: Contents,
         tags: Tags,
         links: Links,
+        access: Access,
         index: Index,
         sources: Sources,
         by_digest: ByDigest,
-        stale_after: float,
+        patience: Patience,
         failing: Callable[[str], bool],
     ) -> None:
         self._contents = contents
         self._tags = tags
         self._links = links
+        self._access = access
         self._index = index
         self._sources = sources
         self._by_digest = by_digest
+        self._patience = patience
         self._failing = failing
-        self._patience = Patience(stale_after)
         self._announcements: Questions[_Key, _Announced] = Questions()
         self._tellings: Questions[_Key, _Told] = Questions()
 
@@ -82,20 +86,21 @@ class ByTag:
         await self._announcements.close()
         await self._tellings.close()
 
-    async def answer(self, request: Request, asked: Manifest) -> Reply:
-        rule, tag = request.rule, str(asked.reference)
-        key = (rule.registry, asked.repository, tag, oci.accepted(request.header_values("accept")))
-        fresh = self._tags.fresh(*key, rule.tag_ttl)
-        if fresh and (found := self._by_digest.manifest(request, fresh.digest, Served("hit"))):
+    async def answer(self, pull: Pull) -> Reply:
+        """Raises NotFound."""
+        rule, tag = pull.rule, _tag(pull)
+        fresh = self._tags.fresh(*tag, rule.tag_ttl)
+        believed = fresh and self._access.believed(rule, pull.repository, pull.reader)
+        if fresh and believed and (found := self._by_digest.manifest(pull.request, fresh.digest, Served("hit"))):
             return found
-        question = self._announcements.put(key, lambda: self._announced(request, asked, key))
-        stale = self._stale(request, key)
+        question = self._announcements.put(_key(pull), lambda: self._announced(pull))
+        stale = self._stale(pull)
         failing = self._failing(rule.registry)
         patience = self._patience.seconds(rule.registry, time.monotonic(), suspect=failing)
         try:
             # From when it was first asked, so that who asks again later does not wait as long.
             async with asyncio.timeout_at(question.since + patience if stale else None):
-                return await self._current(request, asked, key, question, spare=stale is not None)
+                return await self._current(pull, question, spare=stale is not None)
         except TimeoutError:
             if stale is None:
                 raise
@@ -103,53 +108,56 @@ class ByTag:
             return stale
         except NotFound as missing:
             # The origin may have it for this client.
-            if stale and not routing.origin_refused(missing.attempts) and not routing.settled(missing.attempts):
+            if stale and routing.out_of_reach(missing.attempts):
+                self._patience.failed(rule.registry, time.monotonic())
                 return stale
             raise
 
-    async def _current(
-        self, request: Request, asked: Manifest, key: _Key, question: Question[_Announced], *, spare: bool
-    ) -> Reply:
+    async def _current(self, pull: Pull, question: Question[_Announced], *, spare: bool) -> Reply:
         """What the tag points at now. Raises NotFound; with `spare` rather than use up a rate limit."""
         try:
             announced = await question.answer()
         except NotFound as missing:
-            if request.method == "GET" and routing.head_unknown(missing.attempts):
-                return await self._by_tag_unannounced(request, asked, key, spare=spare)
+            if not pull.is_head and routing.head_unknown(missing.attempts):
+                return await self._by_tag_unannounced(pull, spare=spare)
             raise
-        digest = announced.digest
-        if digest is None and request.method == "GET":
-            return await self._by_tag_unannounced(request, asked, key, spare=spare)
-        if digest and (found := self._by_digest.manifest(request, digest, Served("hit"))):
-            return found
-        if digest is None or request.method == "HEAD":
-            return self._by_digest.described(request, announced.response, digest)
-        return await self._by_digest.answer(request, Manifest(asked.repository, digest), digest, spare=spare)
+        if announced.digest is None:
+            if pull.is_head:
+                return self._by_digest.described(pull.request, announced.response, None)
+            return await self._by_tag_unannounced(pull, spare=spare)
+        # The answer may have been one that shows nothing of what this reader may.
+        if self._access.believed(pull.rule, pull.repository, pull.reader):
+            if found := self._by_digest.manifest(pull.request, announced.digest, Served("hit")):
+                return found
+            if pull.is_head:
+                return self._by_digest.described(pull.request, announced.response, announced.digest)
+        return await self._by_digest.answer(pull.by(announced.digest), spare=spare)
 
-    async def _announced(self, request: Request, asked: Manifest, key: _Key) -> _Announced:
+    async def _announced(self, pull: Pull) -> _Announced:
         """Asks for a tag by HEAD, for all who mean the same by it. Raises NotFound."""
-        accept = [("Accept", value) for value in request.header_values("accept")]
-        async with await self._sources.of(request.rule, "HEAD", asked, accept).next() as response:
-            self._patience.answered(request.rule.registry)
+        accept = [("Accept", value) for value in pull.request.header_values("accept")]
+        search = self._sources.of(pull.rule, "HEAD", pull.asked, pull.reader, accept)
+        async with await search.next() as response:
+            self._patience.answered(pull.rule.registry)
         try:
             digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
         except OciError:
             digest = None
         if digest is None or not digest.verifiable:
             return _Announced(response, None)
-        self._points_at(key, digest)
+        self._points_at(_tag(pull), digest)
         return _Announced(response, digest)
 
-    async def _by_tag_unannounced(self, request: Request, asked: Manifest, key: _Key, *, spare: bool) -> Reply:
+    async def _by_tag_unannounced(self, pull: Pull, *, spare: bool) -> Reply:
         """A tag whose registry does not say a digest: the bytes tell it. Raises NotFound."""
-        told = await self._tellings.put(key, lambda: self._told(request, asked, key, spare=spare)).answer()
+        told = await self._tellings.put(_key(pull), lambda: self._told(pull, spare=spare)).answer()
         headers = reply.describing(told.digest, len(told.content), told.media_type)
-        return reply.ours(200, headers, told.content, Served("miss from", told.source), request)
+        return reply.ours(200, headers, told.content, Served("miss from", told.source), pull.request)
 
-    async def _told(self, request: Request, asked: Manifest, key: _Key, *, spare: bool) -> _Told:
+    async def _told(self, pull: Pull, *, spare: bool) -> _Told:
         """Asks for a tag by GET, for all who mean the same by it. Raises NotFound."""
-        accept = [("Accept", value) for value in request.header_values("accept")]
-        search = self._sources.of(request.rule, "GET", asked, accept, spare=spare)
+        accept = [("Accept", value) for value in pull.request.header_values("accept")]
+        search = self._sources.of(pull.rule, "GET", pull.asked, pull.reader, accept, spare=spare)
         content, media_type = b"", None
         while media_type is None:
             async with await search.next() as response:
@@ -167,22 +175,33 @@ class ByTag:
         except OSError as error:
             self._by_digest.warn_of_store(error)
         else:
-            self._points_at(key, digest)
+            self._points_at(_tag(pull), digest)
         media_type = response.headers.get("Content-Type") or media_type
         return _Told(digest, content, media_type, response.endpoint.name)
 
-    def _points_at(self, key: _Key, digest: Digest) -> None:
+    def _points_at(self, tag: _Tag, digest: Digest) -> None:
         """An endpoint has just said what a tag points at."""
-        registry, repository, _, _ = key
+        registry, repository, _, _ = tag
         self._links.add(registry, repository, digest)
-        if self._tags.record(*key, digest) and self._contents.size(digest) is not None:
+        if self._tags.record(*tag, digest) and self._contents.size(digest) is not None:
             self._index.note()
 
-    def _stale(self, request: Request, key: _Key) -> Reply | None:
-        """What the tag pointed at when it was last asked for, as far as it is here and the client accepts it."""
-        *_, accepts = key
-        for pointer in self._tags.pointers(*key):
-            served = Served("stale", age=max(0, int(pointer.age - request.rule.tag_ttl)))
-            if found := self._by_digest.manifest(request, pointer.digest, served, accepts):
+    def _stale(self, pull: Pull) -> Reply | None:
+        """What the tag pointed at when it was last asked for, as far as it is here and this client accepts it."""
+        if not self._access.held_good(pull):
+            return None
+        *_, accepts = tag = _tag(pull)
+        for pointer in self._tags.pointers(*tag):
+            served = Served("stale", age=max(0, int(pointer.age - pull.rule.tag_ttl)))
+            if found := self._by_digest.manifest(pull.request, pointer.digest, served, accepts):
                 return found
         return None
+
+
+def _tag(pull: Pull) -> _Tag:
+    accepts = oci.accepted(pull.request.header_values("accept"))
+    return pull.rule.registry, pull.repository, str(pull.asked.reference), accepts
+
+
+def _key(pull: Pull) -> _Key:
+    return _tag(pull), pull.reader.identity

@@ -11,6 +11,8 @@ from addon.by_digest import ByDigest
 from addon.by_tag import ByTag
 from addon.cache.index import Index
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
+from addon.patience import Patience
+from addon.pull import Pull
 from addon.relay import Relay
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
@@ -18,6 +20,7 @@ from addon.upstream.routing import Attempt, Verdict
 from addon.upstream.sources import NotFound, Sources
 
 if TYPE_CHECKING:
+    from addon.access import Access
     from addon.cache.contents import Contents
     from addon.cache.links import Links
     from addon.cache.store import Store
@@ -39,6 +42,7 @@ class Engine:
         contents: Contents,
         tags: Tags,
         links: Links,
+        access: Access,
         fills: Fills,
         upstream: Upstream,
         config: Config,
@@ -47,14 +51,16 @@ class Engine:
         self._upstream = upstream
         self._relay = Relay(upstream)
         self._index = Index(store, tags)
-        sources = Sources(upstream, config)
-        self._by_digest = ByDigest(contents, links, fills, self._index, sources, config.pace)
+        self._access = access
+        sources, patience = Sources(upstream, config, access), Patience(config.timeouts.stale)
+        self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, config.pace)
         self._by_tag = ByTag(
-            contents, tags, links, self._index, sources, self._by_digest, config.timeouts.stale, self._relay.failing
+            contents, tags, links, access, self._index, sources, self._by_digest, patience, self._relay.failing
         )
 
     async def close(self) -> None:
         await self._by_tag.close()
+        await self._by_digest.close()
         await self._fills.close()
         await self._upstream.close()
         await self._index.close()
@@ -81,15 +87,21 @@ class Engine:
             return reply.error(OciError(500, "UNKNOWN", "a fault in mirrortap; its log says more"), request)
 
     async def _pull(self, request: Request, asked: Manifest | Blob) -> Reply:
-        """As anybody may have it, else as this client may."""
-        try:
-            if isinstance(asked.reference, Digest):
-                return await self._by_digest.answer(request, asked, asked.reference)
-            return await self._by_tag.answer(request, asked)
-        except NotFound as missing:
-            if routing.origin_refused(missing.attempts):
-                return await self._as_client(request, asked, missing.attempts)
-            raise routing.most_telling(asked, request.rule.registry, missing.attempts) from None
+        """As anybody may have it, or as this client may, or as the origin itself answers this client."""
+        attempts: list[Attempt] = []
+        for reader in self._access.readers(request, asked.repository):
+            pull = Pull(request, asked, reader)
+            if attempts and reader.personal and not routing.origin_refused(attempts):
+                break  # a credential would change nothing
+            try:
+                if isinstance(asked.reference, Digest):
+                    return await self._by_digest.answer(pull)
+                return await self._by_tag.answer(pull)
+            except NotFound as missing:
+                attempts += missing.attempts
+        if routing.origin_refused(attempts):
+            return await self._as_client(request, asked, attempts)
+        raise routing.most_telling(asked, request.rule.registry, attempts)
 
     async def _as_client(self, request: Request, asked: Manifest | Blob, attempts: list[Attempt]) -> Reply:
         """The origin refused us: what it says to this client itself is the answer, for this client alone."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from addon.upstream.sources import Search
 
     NewSearch = Callable[[], Search]
+    Asker = tuple[str, str, str]  # registry, repository, and the reader's identity
 
 log = logging.getLogger("mirrortap")
 
@@ -49,11 +50,10 @@ class Outcome(Enum):
 class Fill:
     """One download of one digest into the cache, by this process or, as long as that holds the lock, by another."""
 
-    def __init__(self, digest: Digest, repository: tuple[str, str], new_search: NewSearch, pace: Pace) -> None:
+    def __init__(self, digest: Digest, asker: Asker, new_search: NewSearch, pace: Pace) -> None:
         self.digest = digest
-        self.repository = repository  # (registry, repository) that is known to hold it
+        self.asker = asker
         self.sparing = False  # whether it is asked for only where no rate limit is used up by that
-        self._asker = repository
         self.source = ""  # the endpoint's name
         self.size: int | None = None
         self.media_type: str | None = None
@@ -196,7 +196,6 @@ class Fill:
                 return Outcome.STORED
             case Claim.COMPLETE:
                 if not self._opened.done():
-                    self.repository = ("", "")
                     self.size = partial.size
                 await self._moved(partial.size, verified=True)
                 return Outcome.FOLLOWED
@@ -238,7 +237,7 @@ class Fill:
             download = Download(self._new_search(), self._pace)
             await download.open()
         try:
-            facts = Facts(*self._asker, download.source, download.size, download.media_type)
+            facts = Facts(download.source, download.size, download.media_type)
             await self._write(download, partial, facts)
         except DigestMismatch:
             await finish(partial.drop)
@@ -269,7 +268,6 @@ class Fill:
 
     def _know(self, facts: Facts) -> None:
         if not self._opened.done():
-            self.repository = (facts.registry, facts.repository)
             self.source, self.size, self.media_type = facts.source, facts.size, facts.media_type
             self._opened.set_result(None)
 

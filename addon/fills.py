@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from addon.cache.store import Store
     from addon.config.model import Pace
-    from addon.fill import NewSearch
+    from addon.fill import Asker, NewSearch
     from addon.oci import Digest
 
 log = logging.getLogger("mirrortap")
@@ -56,16 +56,14 @@ class Fills:
         """Whether the cache could be written lately: a full disk must not cost every request a try."""
         return time.monotonic() >= self._rested
 
-    def start(
-        self, digest: Digest, repository: tuple[str, str], new_search: NewSearch, filled: Callable[[], None]
-    ) -> Fill:
+    def start(self, digest: Digest, asker: Asker, new_search: NewSearch, filled: Callable[[], None]) -> Fill:
         """Starts a fill; `new_search` asks the endpoints anew; `filled` is called when the content is in the store."""
-        return self._start(digest, repository, new_search, filled, tries=2)
+        return self._start(digest, asker, new_search, filled, tries=2)
 
     def _start(
-        self, digest: Digest, repository: tuple[str, str], new_search: NewSearch, filled: Callable[[], None], tries: int
+        self, digest: Digest, asker: Asker, new_search: NewSearch, filled: Callable[[], None], tries: int
     ) -> Fill:
-        fill = self._running[digest] = Fill(digest, repository, new_search, self._pace)
+        fill = self._running[digest] = Fill(digest, asker, new_search, self._pace)
 
         async def run() -> None:
             try:
@@ -85,7 +83,7 @@ class Fills:
                     self._rested = time.monotonic() + _REST
                 case Outcome.LIED if tries > 1 and not self.running(digest):
                     # Whoever lied is asked last now.
-                    self._start(digest, repository, new_search, filled, tries - 1)
+                    self._start(digest, asker, new_search, filled, tries - 1)
 
         self._tasks[fill] = asyncio.create_task(run(), name=f"fill {digest}")
         self._tasks[fill].add_done_callback(lambda _: self._tasks.pop(fill))

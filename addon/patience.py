@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # Seconds that endpoints which have just been silent are given; and how long "just" is.
 _BRIEFLY, _SILENCE = 1.0, 30.0
+# Seconds that endpoints which have just failed are not asked again about each part of an image.
+_HOPELESS = 5.0
 
 
 class Lately[K]:
@@ -31,13 +33,24 @@ class Patience:
     def __init__(self, usual: float) -> None:
         self._usual = usual
         self._silent: Lately[str] = Lately(_SILENCE)
+        self._failed: Lately[str] = Lately(_HOPELESS)
 
     def ended(self, registry: str, now: float) -> None:
         """No endpoint has answered in time."""
         self._silent.note(registry, now)
+        self._failed.note(registry, now)
+
+    def failed(self, registry: str, now: float) -> None:
+        """All endpoints have failed."""
+        self._failed.note(registry, now)
 
     def answered(self, registry: str) -> None:
         self._silent.forget(registry)
+        self._failed.forget(registry)
+
+    def hopeless(self, registry: str, now: float) -> bool:
+        """Whether what is only to be checked again need not be asked for just now."""
+        return self._failed.has(registry, now)
 
     def seconds(self, registry: str, now: float, *, suspect: bool = False) -> float:
         """`suspect`: something else says that the registry cannot be reached."""

@@ -56,7 +56,8 @@ class Relay:
     async def ping(self, request: Request) -> Reply:
         """The origin's own answer, for clients learn from it how to log in; ours only when it can give none."""
         rule = request.rule
-        if rule.origins and not self.failing(rule.registry):
+        # A login would come to nothing where the proxy's own is always used.
+        if any(origin.hears_clients for origin in rule.origins) and not self.failing(rule.registry):
             try:
                 # Whoever is there may take long to answer, but not to be connected to.
                 response = await self._to_origin(request, _PING_CONNECT / len(rule.origins))

@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
+from addon.access import Access
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
 from addon.cache.links import Links
 from addon.cache.pins import Pins
+from addon.cache.rights import Rights
 from addon.cache.store import Store, StoreError
 from addon.cache.tags import Tags
 from addon.config import buildkit
 from addon.config.model import ConfigError
 from addon.engine import Engine
 from addon.fills import Fills
+from addon.fingerprints import FingerprintError, Fingerprints
 from addon.upstream.client import Upstream
 from ca.authority import Authority, AuthorityError
 
@@ -43,7 +46,7 @@ class Service:
             config = buildkit.read(config_file) if config_file else buildkit.defaults()
             self.config = config.taken_offline() if offline else config
             self._open(data)
-        except (ConfigError, AuthorityError, StoreError) as error:
+        except (ConfigError, AuthorityError, FingerprintError, StoreError) as error:
             raise StartError(str(error)) from None
 
     def _open(self, data: Path) -> None:
@@ -51,9 +54,10 @@ class Service:
         try:
             self.authority = Authority.open(data / "ca", self.config.certificate_names())
             self.cache = data / "cache"
+            self._fingerprints = Fingerprints.open(data / "fingerprints.key")
             self._open_cache()
             self._store.sweep()
-            rebuild.reconcile(self._store, self._contents, self._tags, self._links)
+            rebuild.reconcile(self._store, self._contents, self._tags, self._links, self._rights)
         except BaseException:
             os.close(lock)
             raise
@@ -64,6 +68,7 @@ class Service:
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         self._contents = Contents(self._store, self._database)
         self._tags, self._links = Tags(self._database), Links(self._database)
+        self._rights = Rights(self._database, self.config.beliefs)
 
     def before_fork(self) -> None:
         """Leaves the lock alone open: SQLite's connections must not be carried over a fork."""
@@ -88,6 +93,7 @@ class Service:
             self._contents,
             self._tags,
             self._links,
+            Access(self._rights, self._links, self._fingerprints),
             Fills(self._store, self.config.pace, self.config.downloads.keep_from, self._janitor.write_failed),
             Upstream(self.config),
             self.config,

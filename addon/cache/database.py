@@ -46,6 +46,25 @@ CREATE TABLE IF NOT EXISTS pin (      -- what is never evicted: REGISTRY/REPOSIT
     reference TEXT PRIMARY KEY
 ) WITHOUT ROWID;
 """,
+    """
+CREATE TABLE IF NOT EXISTS verdict (  -- whether everybody may read a repository
+    registry TEXT, repository TEXT,
+    public INTEGER,
+    checked REAL,       -- when that was seen, seconds since the epoch
+    PRIMARY KEY (registry, repository)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS proof (    -- who else has been given something of a repository
+    reader TEXT,        -- a keyed hash of the credential
+    registry TEXT, repository TEXT,
+    shown REAL,         -- when that was, seconds since the epoch
+    until REAL,         -- when it must be shown again
+    PRIMARY KEY (reader, registry, repository)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS proof_until ON proof (until);
+-- Before there were verdicts, only what anybody was given was cached.
+INSERT OR IGNORE INTO verdict (registry, repository, public, checked)
+    SELECT DISTINCT registry, repository, 1, 0 FROM link;
+""",
 )
 _VERSION = len(_STEPS)
 

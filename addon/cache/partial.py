@@ -42,8 +42,6 @@ class Claim(Enum):
 class Facts:
     """What the writer knows of the content. `size` in bytes, None when it was not announced."""
 
-    registry: str
-    repository: str
     source: str  # the endpoint's name
     size: int | None
     media_type: str | None

@@ -1,6 +1,7 @@
 """Bringing what is known about content in line with the files: at every start; all of it, should the database be lost.
 
-The files say what is here; index.json which tags point at it, and so which repositories hold it.
+The files say what is here; index.json which tags point at it, and so which repositories
+hold it, and which of these everybody may read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from addon.cache import manifest
 from addon.cache.reference import BadReference, Reference
+from addon.cache.store import PUBLIC
 from addon.oci import Digest, OciError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from addon.cache.contents import Contents
     from addon.cache.links import Links
+    from addon.cache.rights import Rights
     from addon.cache.store import Store
     from addon.cache.tags import Tags
 
@@ -30,7 +33,7 @@ log = logging.getLogger("mirrortap")
 _MAX_INDEX = 32 << 20
 
 
-def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, budget: float = 10.0) -> None:
+def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, rights: Rights, budget: float = 10.0) -> None:
     """To be called once, before anything is served. Blocks; for at most about `budget` seconds at manifests."""
     try:
         new = contents.reconcile(contents.known(), store.contents())
@@ -43,8 +46,9 @@ def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, budget
     listed = list(_listed(store))
     tags.restore(
         (reference.registry, reference.repository, str(reference.target), digest, modified)
-        for reference, digest, modified in listed
+        for reference, digest, modified, _ in listed
     )
+    rights.restore((reference.registry, reference.repository) for reference, _, _, public in listed if public)
     deadline = time.monotonic() + budget
 
     def in_time(_: Digest) -> bool:
@@ -52,7 +56,7 @@ def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, budget
 
     links.restore(
         (reference.registry, reference.repository, reached)
-        for reference, digest, _ in listed
+        for reference, digest, _, _ in listed
         for reached in takewhile(in_time, manifest.reach(store, digest))
         if store.size(reached) is not None
     )
@@ -67,8 +71,8 @@ def reconcile(store: Store, contents: Contents, tags: Tags, links: Links, budget
         log.warning("%s: following these took too long: what some hold is checked upstream again", store.folder)
 
 
-def _listed(store: Store) -> Iterator[tuple[Reference, Digest, float]]:
-    """The tags of index.json whose manifests are here, and when these were stored."""
+def _listed(store: Store) -> Iterator[tuple[Reference, Digest, float, bool]]:
+    """The tags of index.json whose manifests are here, when these were stored, and whether everybody may read them."""
     try:
         with open(store.folder / "index.json", "rb") as file:
             document = json.loads(file.read(_MAX_INDEX))
@@ -77,10 +81,12 @@ def _listed(store: Store) -> Iterator[tuple[Reference, Digest, float]]:
     entries = document.get("manifests") if isinstance(document, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         try:
-            reference = Reference.parse(entry["annotations"]["org.opencontainers.image.ref.name"])
+            annotations = entry["annotations"]
+            reference = Reference.parse(annotations["org.opencontainers.image.ref.name"])
+            public = annotations.get(PUBLIC) == "true"
             digest = Digest.parse(entry["digest"])
             modified = os.stat(store.path(digest)).st_mtime
         except (LookupError, TypeError, AttributeError, BadReference, OciError, OSError):
             continue
         if digest.verifiable and isinstance(reference.target, str):
-            yield reference, digest, modified
+            yield reference, digest, modified, public

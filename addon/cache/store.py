@@ -22,6 +22,8 @@ from addon.oci import MAX_MANIFEST, Digest, OciError, media_type
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+# The annotation in index.json that says whether everybody may read a tag's repository.
+PUBLIC = "mirrortap.public"
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _RESUMABLE = re.compile(r"[a-z0-9]+-[0-9a-f]+(\.json)?")
 
@@ -167,13 +169,13 @@ class Store:
                 if not _RESUMABLE.fullmatch(file.name):
                     file.unlink(missing_ok=True)
 
-    def write_index(self, references: Iterable[tuple[str, Digest]]) -> None:
-        """Rewrites index.json from (reference, digest), the newest first. Blocks. Raises OSError.
+    def write_index(self, references: Iterable[tuple[str, Digest, bool]]) -> None:
+        """Rewrites index.json from (reference, digest, whether everybody may read it), the newest first.
 
-        Of a reference that pointed at several manifests, the newest that is here is listed.
+        Blocks. Raises OSError. Of a reference that pointed at several manifests, the newest that is here is listed.
         """
         entries: dict[str, dict[str, object]] = {}
-        for reference, digest in references:
+        for reference, digest, public in references:
             if reference in entries:
                 continue
             content = self.read(digest, MAX_MANIFEST)
@@ -182,7 +184,10 @@ class Store:
                     "mediaType": type_,
                     "digest": str(digest),
                     "size": len(content),
-                    "annotations": {"org.opencontainers.image.ref.name": reference},
+                    "annotations": {
+                        "org.opencontainers.image.ref.name": reference,
+                        PUBLIC: json.dumps(public),
+                    },
                 }
         document = {"schemaVersion": 2, "manifests": list(entries.values())}
         replace(self.folder / "index.json", json.dumps(document).encode(), self._partial)

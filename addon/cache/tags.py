@@ -101,11 +101,15 @@ class Tags:
             ((*tag, str(digest), checked) for *tag, digest, checked in known),
         )
 
-    def all(self) -> Iterator[tuple[str, Digest]]:
-        """Every (reference, digest) known, the newest of a reference first."""
-        rows = database.read(self._database, "SELECT registry, repository, tag, digest FROM tag ORDER BY rowid DESC")
-        for registry, repository, tag, digest in rows:
-            yield f"{registry}/{repository}:{tag}", Digest.parse(digest)
+    def all(self) -> Iterator[tuple[str, Digest, bool]]:
+        """Every (reference, digest, whether everybody may read it) known, the newest of a reference first."""
+        rows = database.read(
+            self._database,
+            "SELECT registry, repository, tag, digest, COALESCE(public, 0)"
+            " FROM tag LEFT JOIN verdict USING (registry, repository) ORDER BY tag.rowid DESC",
+        )
+        for registry, repository, tag, digest, public in rows:
+            yield f"{registry}/{repository}:{tag}", Digest.parse(digest), bool(public)
 
 
 def _text(accepts: frozenset[str]) -> str:

@@ -230,6 +230,12 @@ class _Reader:
         origins: tuple[Endpoint, ...] = ()
         if table.fallback:
             origins = self._origin(registry, key, table)
+        if not (table.access == "open" or origins) and all(mirror.auth for mirror in mirrors):
+            self._fail(
+                where,
+                "who may read cannot be found out: the proxy logs in to all its mirrors, and its origin is never asked;"
+                ' add access = "open" to let everybody who may use the proxy read all of it',
+            )
         ttl = self._file.mirrortap.tag_ttl if table.tag_ttl is None else table.tag_ttl
         rule = Rule(registry, origins, mirrors, ttl, open=table.access == "open")
         return rule.taken_offline() if table.mode == "offline" else rule

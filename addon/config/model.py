@@ -75,6 +75,11 @@ class Endpoint:
     is_origin: bool = False
     auth: Auth | None = None
 
+    @property
+    def hears_clients(self) -> bool:
+        """Whether a client's own credential means anything to it."""
+        return self.is_origin and (self.auth is None or self.auth.use != "always")
+
 
 @dataclass(frozen=True)
 class Rule:

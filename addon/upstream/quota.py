@@ -76,7 +76,7 @@ def _retry_after(value: str, epoch: float) -> float | None:
 
 
 class Quotas:
-    """What endpoints last said is left, to which credential (a fingerprint of it; None: to anybody).
+    """What endpoints last said is left, to which credential (a fingerprint of it; "": to anybody).
 
     Times are seconds on one clock, given by the caller.
     """
@@ -84,9 +84,9 @@ class Quotas:
     def __init__(self, floor: int) -> None:
         """Fewer than `floor` requests are low."""
         self._floor = floor
-        self._known: dict[tuple[Endpoint, str | None], tuple[int, float]] = {}  # remaining, and until when
+        self._known: dict[tuple[Endpoint, str], tuple[int, float]] = {}  # remaining, and until when
 
-    def note(self, endpoint: Endpoint, headers: Mapping[str, str], now: float, credential: str | None = None) -> None:
+    def note(self, endpoint: Endpoint, headers: Mapping[str, str], now: float, credential: str = "") -> None:
         """Remembers what any answer of the endpoint says."""
         said = quota(headers)
         if said is None:
@@ -96,7 +96,7 @@ class Quotas:
             self._known = {key: (left, until) for key, (left, until) in self._known.items() if until > now}
         self._known[endpoint, credential] = (said.remaining, now + said.window)
 
-    def low(self, endpoint: Endpoint, now: float, credential: str | None = None) -> bool:
+    def low(self, endpoint: Endpoint, now: float, credential: str = "") -> bool:
         """Whether the endpoint is known to have few requests left."""
         remaining, until = self._known.get((endpoint, credential), (self._floor, now))
         return remaining < self._floor and now < until

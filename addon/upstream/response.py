@@ -26,6 +26,7 @@ class Response:
 
     def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
         self.endpoint = endpoint
+        self.paid = False  # whether a client's credential paid for what anybody may have
         self._response = response
 
     @property

@@ -10,6 +10,7 @@ from addon.oci import Blob, Digest, Manifest, OciError
 
 if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
+    from addon.upstream.reader import Reader
 
 
 class Verdict(Enum):
@@ -47,6 +48,21 @@ def endpoints(rule: Rule) -> tuple[Endpoint, ...]:
     return rule.mirrors + rule.origins
 
 
+def asked_for(rule: Rule, reader: Reader, *, believed: bool) -> tuple[Endpoint, ...]:
+    """The endpoints that have something to say to the reader.
+
+    A mirror that the proxy logs in to shows nothing of what others may read: it is asked when that is `believed`
+    already. One that it does not log in to has for a client what it has for anybody.
+    """
+    mirrors = [mirror for mirror in rule.mirrors if (believed if mirror.auth else not reader.personal)]
+    return (*mirrors, *rule.origins)
+
+
+def all_tell(rule: Rule, reader: Reader) -> bool:
+    """Whether what any of the endpoints gives the reader shows that the reader may have it."""
+    return asked_for(rule, reader, believed=True) == asked_for(rule, reader, believed=False)
+
+
 def judge(status: int) -> Verdict:
     """What an HTTP status of an endpoint means for a pull."""
     if status == 200:
@@ -64,6 +80,11 @@ def origin_refused(attempts: list[Attempt]) -> bool:
 def head_unknown(attempts: list[Attempt]) -> bool:
     """Whether an endpoint seems not to know HEAD, so that only a GET can tell."""
     return any(a.status in (400, 405, 501) for a in attempts)
+
+
+def out_of_reach(attempts: list[Attempt]) -> bool:
+    """Whether nobody who would know has answered, so that what was known before may still be held good."""
+    return not origin_refused(attempts) and not settled(attempts)
 
 
 def settled(attempts: list[Attempt]) -> bool:

@@ -16,6 +16,7 @@ from addon.upstream import quota, routing
 from addon.upstream.health import Health
 from addon.upstream.quota import Quotas
 from addon.upstream.race import Race
+from addon.upstream.reader import ANYBODY
 from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt, Verdict
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from addon.config.model import Config, Endpoint, Rule
     from addon.oci import Blob
     from addon.upstream.client import Headers, Upstream
+    from addon.upstream.reader import Reader, Rights
     from addon.upstream.response import Response
 
 log = logging.getLogger("mirrortap")
@@ -45,6 +47,7 @@ class _Question:
     rule: Rule
     method: str
     asked: Manifest | Blob
+    reader: Reader
     accept: Headers
 
     @property
@@ -57,15 +60,25 @@ class _Question:
         """What registries limit apart from other questions."""
         return f"{self.method} {self.path.partition('/')[0]}"
 
+    @property
+    def counted(self) -> bool:
+        return self.kind == _COUNTED
+
+    @property
+    def limit(self) -> str:
+        """What a rate limit is on: each client's own is another one."""
+        return f"{self.kind} {self.reader.identity}".rstrip()
+
     def __str__(self) -> str:
         return f"{self.kind} of {self.rule.registry}/{self.asked.repository}"
 
 
 class Sources:
-    """Asks without the client's credential, as anybody may, and remembers which endpoints failed, or limit us."""
+    """Asks for a reader, and remembers which endpoints failed, or limit us. `rights` hears what their answers show."""
 
-    def __init__(self, upstream: Upstream, config: Config) -> None:
+    def __init__(self, upstream: Upstream, config: Config, rights: Rights) -> None:
         self._upstream = upstream
+        self._rights = rights
         self._timeouts = config.timeouts
         self._downloads = config.downloads
         self._health = Health(Random())
@@ -76,6 +89,7 @@ class Sources:
         rule: Rule,
         method: str,
         asked: Manifest | Blob,
+        reader: Reader,
         accept: Headers | None = None,
         *,
         spare: bool = False,
@@ -86,9 +100,9 @@ class Sources:
         """
         if accept is None:
             accept = [("Accept", oci.ACCEPT_ANY_MANIFEST)] if isinstance(asked, Manifest) else []
-        question = _Question(rule, method, asked, accept)
+        question = _Question(rule, method, asked, reader, accept)
         order = self.order(question)
-        spared = [endpoint for endpoint in order if spare and self._low(question.kind, endpoint)]
+        spared = [endpoint for endpoint in order if spare and self._low(question, endpoint)]
         attempts = [Attempt(endpoint, "not asked, to spare what is left of its rate limit") for endpoint in spared]
         return Search(self, question, [endpoint for endpoint in order if endpoint not in spared], attempts)
 
@@ -97,13 +111,15 @@ class Sources:
     def order(self, question: _Question) -> list[Endpoint]:
         """As configured; then those with a rate limit nearly used up, then those that rest."""
         digest = question.asked.reference if isinstance(question.asked.reference, Digest) else None
-        by_quota = sorted(routing.endpoints(question.rule), key=lambda endpoint: self._low(question.kind, endpoint))
-        return self._health.order(by_quota, question.kind, digest, time.monotonic())
+        believed = self._rights.believed(question.rule, question.asked.repository, question.reader)
+        endpoints = routing.asked_for(question.rule, question.reader, believed=believed)
+        by_quota = sorted(endpoints, key=lambda endpoint: self._low(question, endpoint))
+        return self._health.order(by_quota, question.limit, digest, time.monotonic())
 
     def patience(self, question: _Question, rival: Endpoint) -> float | None:
         """Seconds that an endpoint gets to begin its answer before `rival` is asked as well; None: all it takes."""
         # Impatience is no reason to spend the last of a rate limit.
-        if (rival.is_origin and not self._downloads.hedge_origin) or self._low(question.kind, rival):
+        if (rival.is_origin and not self._downloads.hedge_origin) or self._low(question, rival):
             return None
         return self._timeouts.hedge or None
 
@@ -112,6 +128,16 @@ class Sources:
         headers = question.accept
         if start or end is not None:
             headers = [*headers, ("Range", f"bytes={start}-{'' if end is None else end - 1}")]
+        reader = question.reader
+        if endpoint.is_origin and (reader.personal or self._pays(question, endpoint)):
+            response = await self._ask_as(question, endpoint, headers, reader)
+            if reader.personal or response.status not in (401, 403, 429):
+                response.paid = not reader.personal
+                return response
+            await response.close()
+        return await self._ask_as(question, endpoint, headers, ANYBODY)
+
+    async def _ask_as(self, question: _Question, endpoint: Endpoint, headers: Headers, reader: Reader) -> Response:
         response = await self._upstream.pull(
             endpoint,
             question.method,
@@ -119,19 +145,42 @@ class Sources:
             question.path,
             headers,
             registry=question.rule.registry,
+            authorization=reader.authorization,
         )
-        self._quotas.note(endpoint, response.headers, time.monotonic())
+        self._quotas.note(endpoint, response.headers, time.monotonic(), reader.fingerprint)
         return response
+
+    def _pays(self, question: _Question, origin: Endpoint) -> bool:
+        """Whether the client's own credential is to pay for what anybody may have, because it may have more left."""
+        reader = question.reader
+        return (
+            reader.authorization is not None
+            and question.counted
+            # Whatever it is given for, it is this very content.
+            and isinstance(question.asked.reference, Digest)
+            and origin.hears_clients
+            and not self._quotas.low(origin, time.monotonic(), reader.fingerprint)
+            and self._rights.believed(question.rule, question.asked.repository, reader)
+        )
 
     def answered(self, question: _Question, endpoint: Endpoint, asked: float, *, content: bool) -> None:
         """It answers; `asked` is when it was asked, on the monotonic clock, here and below."""
-        if self._health.answered(endpoint, question.kind, asked, content=content):
+        if self._health.answered(endpoint, question.limit, asked, content=content):
             log.info("%s: answers again (%s)", endpoint.name, question)
 
+    def shown(self, question: _Question, response: Response) -> None:
+        """It is the content."""
+        if not response.paid:
+            self._rights.shown(question.rule, question.asked, question.reader, response.endpoint)
+
+    def refused(self, question: _Question, endpoint: Endpoint) -> None:
+        """It says that the reader may not read."""
+        self._rights.refused(question.rule, question.asked.repository, question.reader, endpoint)
+
     def failed(self, question: _Question, attempt: Attempt, asked: float) -> None:
-        endpoint, limit = attempt.endpoint, question.kind if attempt.status == 429 else None
+        endpoint, limit = attempt.endpoint, question.limit if attempt.status == 429 else None
         rest = self._health.failed(endpoint, asked, time.monotonic(), wait=attempt.wait, kind=limit)
-        what = f" for {limit}" if limit else ""
+        what = f" for {question.kind}" if limit else ""
         log.warning("%s (%s); asked last%s for %.0f s", attempt, question, what, rest)
 
     def outrun(self, question: _Question, endpoint: Endpoint, asked: float) -> None:
@@ -144,10 +193,14 @@ class Sources:
         rest = self._health.lied(endpoint, digest, time.monotonic())
         log.warning("%s: sent something else (%s); asked last for %s for %.0f s", endpoint.name, question, digest, rest)
 
-    def _low(self, kind: str, endpoint: Endpoint) -> bool:
+    def _low(self, question: _Question, endpoint: Endpoint) -> bool:
         """Whether a rate limit for this kind of question is used up, or nearly."""
         now = time.monotonic()
-        return self._health.limited(endpoint, kind, now) or (kind == _COUNTED and self._quotas.low(endpoint, now))
+        if endpoint.is_origin and self._pays(question, endpoint):
+            return False
+        return self._health.limited(endpoint, question.limit, now) or (
+            question.counted and self._quotas.low(endpoint, now, question.reader.identity)
+        )
 
 
 class Search:
@@ -229,6 +282,7 @@ class Search:
                 self._note(problem)
             else:
                 self._sources.answered(self._question, endpoint, self._asked[endpoint], content=True)
+                self._sources.shown(self._question, answer)
                 found.append(answer)
         return found
 
@@ -252,6 +306,8 @@ class Search:
             self._sources.failed(self._question, attempt, asked)
         else:
             self._sources.answered(self._question, attempt.endpoint, asked, content=False)
+            if attempt.status in (401, 403):
+                self._sources.refused(self._question, attempt.endpoint)
 
 
 def _problem(response: Response, start: int, end: int | None) -> Attempt | None:

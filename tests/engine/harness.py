@@ -14,16 +14,19 @@ from multidict import CIMultiDict
 from support.config import toml
 from support.images import sha256
 
+from addon.access import Access
 from addon.body import BodyCut
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
 from addon.cache.links import Links
 from addon.cache.pins import Pins
+from addon.cache.rights import Rights
 from addon.cache.store import Store
 from addon.cache.tags import Tags
 from addon.engine import Engine
 from addon.fills import Fills
+from addon.fingerprints import Fingerprints
 from addon.oci import Digest
 from addon.reply import Reply, Request, Served
 from addon.upstream.client import Upstream
@@ -92,12 +95,14 @@ class Proxy:
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         contents = Contents(store, self._database)
         tags, links = Tags(self._database, clock), Links(self._database)
-        rebuild.reconcile(store, contents, tags, links)
+        rights = Rights(self._database, config.beliefs, clock)
+        rebuild.reconcile(store, contents, tags, links, rights)
+        self.access = Access(rights, links, Fingerprints(b"tests"))
         self.pins = Pins(self._database, tags)
         self.janitor = Janitor(store, contents, self.pins, space or config.space)
         contents.grew = self.janitor.nudge
         self._fills = Fills(store, config.pace, config.downloads.keep_from, self.janitor.write_failed, grace)
-        self.engine = Engine(store, contents, tags, links, self._fills, Upstream(config), config)
+        self.engine = Engine(store, contents, tags, links, self.access, self._fills, Upstream(config), config)
 
     async def close(self) -> None:
         await self.engine.close()

@@ -14,6 +14,7 @@ from support.faults import Headers, Held, NoDigest, Status
 from addon.oci import Blob, Digest, Manifest
 from addon.upstream import routing
 from addon.upstream.client import Upstream
+from addon.upstream.reader import ANYBODY
 from addon.upstream.sources import NotFound, Sources
 from engine.harness import NAME, REGISTRY, TAG, blob, manifest
 
@@ -44,12 +45,13 @@ async def both(setup: Setup, image: Image) -> list[FakeRegistry]:
 async def asking(
     setup: Setup, origin: FakeRegistry | None, *mirrors: FakeRegistry, floor: int = 10
 ) -> AsyncIterator[tuple[Sources, Rule]]:
-    config = setup.proxy(origin, *mirrors).config
+    proxy = setup.proxy(origin, *mirrors)
+    config = proxy.config
     config = replace(config, downloads=replace(config.downloads, quota_floor=floor))
     rule = config.rule(REGISTRY, 443)
     assert rule
     upstream = Upstream(config)
-    yield Sources(upstream, config), rule
+    yield Sources(upstream, config, proxy.access), rule
     await upstream.close()
 
 
@@ -107,12 +109,12 @@ async def test_the_origin_is_spared_in_favour_of_something_older(
     async with asking(setup, origin, mirror) as (sources, rule):
         wanted = Manifest(NAME, Digest.parse(image.manifest.digest))
         try:
-            await found(sources.of(rule, "GET", wanted))
+            await found(sources.of(rule, "GET", wanted, ANYBODY))
         except NotFound:
             assert fault.fault is not FEW
         asked = len(origin.requests)
         with pytest.raises(NotFound) as missing:
-            await sources.of(rule, "GET", wanted, spare=True).next()
+            await sources.of(rule, "GET", wanted, ANYBODY, spare=True).next()
         assert len(origin.requests) == asked
         # So that something older may be shown, and an error would not say that it is nowhere.
         assert not routing.settled(missing.value.attempts)
@@ -121,13 +123,13 @@ async def test_the_origin_is_spared_in_favour_of_something_older(
         origin.traffic.injections.clear()
         origin.inject(FEW)
         for method, asks in ("HEAD", wanted), ("GET", Blob(NAME, Digest.parse(image.config.digest))):
-            assert await found(sources.of(rule, method, asks, spare=True)) == rule.origins[0].name
+            assert await found(sources.of(rule, method, asks, ANYBODY, spare=True)) == rule.origins[0].name
         # A mirror's answer costs the origin nothing.
         mirror.add(image, NAME)
-        assert await found(sources.of(rule, "GET", wanted, spare=True)) == mirror.endpoint
+        assert await found(sources.of(rule, "GET", wanted, ANYBODY, spare=True)) == mirror.endpoint
         # And when there is nothing older, the origin it is.
         mirror.inject(Status(404))
-        assert await found(sources.of(rule, "GET", wanted)) == rule.origins[0].name
+        assert await found(sources.of(rule, "GET", wanted, ANYBODY)) == rule.origins[0].name
 
 
 async def test_with_many_left_or_no_floor_nothing_is_spared(setup: Setup, origin: FakeRegistry, image: Image) -> None:
@@ -137,8 +139,8 @@ async def test_with_many_left_or_no_floor_nothing_is_spared(setup: Setup, origin
         origin.traffic.injections.clear()
         origin.inject(says)
         async with asking(setup, origin, floor=floor) as (sources, rule):
-            await found(sources.of(rule, "HEAD", wanted))
-            assert await found(sources.of(rule, "GET", wanted, spare=True)) == rule.origins[0].name
+            await found(sources.of(rule, "HEAD", wanted, ANYBODY))
+            assert await found(sources.of(rule, "GET", wanted, ANYBODY, spare=True)) == rule.origins[0].name
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "not announced"])

@@ -14,7 +14,7 @@ from addon.body import BodyCut
 from addon.cache.partial import Claim, Facts
 from addon.cache.store import Store
 from addon.oci import Digest
-from engine.harness import NAME, REGISTRY, blob, manifest, read
+from engine.harness import NAME, blob, manifest, read
 from engine.test_coalescing import unread
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ async def test_a_worker_that_hangs_takes_nobody_with_it(begun: int, setup: Setup
     hanging = Store(proxy.cache).begin(Digest.parse(DIGEST))
     assert hanging.claim() is Claim.OURS
     if begun:
-        hanging.announce(Facts(REGISTRY, NAME, "a mirror", SIZE, None))
+        hanging.announce(Facts("a mirror", SIZE, None))
         hanging.write(DATA[:begun])
     got = await proxy.get(blob(DIGEST))
     assert (got.status, got.cut, got.digest) == (200, None, DIGEST)
@@ -205,7 +205,7 @@ async def test_who_was_shown_wrong_bytes_by_a_killed_worker_is_cut(workers: list
     digest = Digest.parse(DIGEST)
     killed = Store(workers[0].cache).begin(digest)
     assert killed.claim() is Claim.OURS
-    killed.announce(Facts(REGISTRY, NAME, "a mirror", SIZE, None))
+    killed.announce(Facts("a mirror", SIZE, None))
     killed.write(b"wrong" * SIZE)
     reader, there = await started(workers[0], SIZE // 2)
     await there.wait()

@@ -33,7 +33,7 @@ def test_a_new_database(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with closing(database.connect(path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables == {"tag", "link", "content", "pin"}
+        assert tables == {"tag", "link", "content", "pin", "verdict", "proof"}
     assert caplog.messages == []
 
 

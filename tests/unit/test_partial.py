@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONTENT = bytes(number % 251 for number in range(5000))
 SHA256 = Digest("sha256", hashlib.sha256(CONTENT).hexdigest())
 SHA512 = Digest("sha512", hashlib.sha512(CONTENT).hexdigest())
-FACTS = Facts("docker.io", "library/a", "mirror", len(CONTENT), "application/octet-stream")
+FACTS = Facts("mirror", len(CONTENT), "application/octet-stream")
 
 # Claims the file, writes so much, and is killed.
 KILLED = """

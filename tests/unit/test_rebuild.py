@@ -16,8 +16,10 @@ from support.images import make_image, make_index
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.links import Links
+from addon.cache.rights import Rights, Verdict
 from addon.cache.store import Store
 from addon.cache.tags import Tags
+from addon.config.model import Beliefs
 from addon.oci import MANIFEST_TYPES, Digest
 
 if TYPE_CHECKING:
@@ -39,14 +41,15 @@ class Cache:
         self.connection = database.connect(folder / "mirrortap.sqlite")
         self.contents = Contents(self.store, self.connection)
         self.tags, self.links = Tags(self.connection), Links(self.connection)
+        self.rights = Rights(self.connection, Beliefs())
 
     def reconcile(self, budget: float = 10.0) -> None:
-        rebuild.reconcile(self.store, self.contents, self.tags, self.links, budget)
+        rebuild.reconcile(self.store, self.contents, self.tags, self.links, self.rights, budget)
 
-    def add(self, image: Image | MultiArch, *references: str) -> None:
+    def add(self, image: Image | MultiArch, *references: str, public: bool = True) -> None:
         for part in (image.top, *image.blobs, *(each.manifest for each in image.images)):
             self.store.add(Digest.parse(part.digest), part.data)
-        self.store.write_index((reference, Digest.parse(image.top.digest)) for reference in references)
+        self.store.write_index((reference, Digest.parse(image.top.digest), public) for reference in references)
 
     def write_index(self, content: bytes) -> None:
         (self.store.folder / "index.json").write_bytes(content)
@@ -105,6 +108,16 @@ def test_tags_links_and_sizes_come_back(cache: Cache, multi: MultiArch, caplog: 
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"found {len(parts(multi))} files, and 1 tags in index.json" in record.getMessage()
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_what_everybody_could_read_is_believed_only_while_nobody_can_be_asked(
+    cache: Cache, image: Image, public: bool
+) -> None:
+    cache.add(image, REFERENCE, public=public)
+    cache.reconcile()
+    assert cache.rights.verdict(*APP) == (Verdict(public=True, fresh=False) if public else None)
+    assert [listed for *_, listed in cache.tags.all()] == [public]
 
 
 def test_what_is_known_is_left_alone(cache: Cache, image: Image, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,7 +245,7 @@ def test_good_entries_among_bad_ones(cache: Cache, image: Image) -> None:
     ]
     cache.write_index(json.dumps({"manifests": [*bad, entry(digest), *bad]}).encode())
     cache.reconcile()
-    assert list(cache.tags.all()) == [(REFERENCE, Digest.parse(digest))]
+    assert list(cache.tags.all()) == [(REFERENCE, Digest.parse(digest), False)]
     assert cache.known() == parts(image)
 
 
@@ -272,7 +285,10 @@ ANY = st.recursive(
     lambda inner: (
         st.lists(inner)
         | st.dictionaries(
-            st.sampled_from(["digest", "annotations", "manifests", "org.opencontainers.image.ref.name"]), inner
+            st.sampled_from(
+                ["digest", "annotations", "manifests", "org.opencontainers.image.ref.name", "mirrortap.public"]
+            ),
+            inner,
         )
     ),
     max_leaves=15,
@@ -287,4 +303,4 @@ def test_any_json_is_survived(cache: Cache, document: Any) -> None:
     cache.write_index(json.dumps({"manifests": document}).encode())
     cache.connection.execute("DELETE FROM tag")
     cache.reconcile()
-    assert {reference for reference, _ in cache.tags.all()} <= {REFERENCE}
+    assert {reference for reference, *_ in cache.tags.all()} <= {REFERENCE}

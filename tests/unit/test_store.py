@@ -101,7 +101,7 @@ def test_no_descriptor_is_left_open(store: Store) -> None:
     for content in (CONTENT, b"wrong"):
         with contextlib.suppress(DigestMismatch):
             store.add(SHA256, content)
-    store.write_index([("docker.io/a:1", SHA256)])
+    store.write_index([("docker.io/a:1", SHA256, True)])
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
@@ -112,7 +112,7 @@ def test_what_a_killed_process_was_preparing_is_swept_away(store: Store) -> None
     partial = store.begin(SHA256)
     partial.claim()
     partial.write(CONTENT[:100])
-    partial.announce(Facts("docker.io", "library/a", "docker.io", len(CONTENT), None))
+    partial.announce(Facts("docker.io", len(CONTENT), None))
     partial.close()
     (store.folder / "partial" / ".new-abc").write_bytes(b"half an index")
     store.sweep()
@@ -120,7 +120,7 @@ def test_what_a_killed_process_was_preparing_is_swept_away(store: Store) -> None
 
 
 def test_an_index_is_kept_at_start(store: Store) -> None:
-    store.write_index([("docker.io/a:1", put(store, MANIFEST))])
+    store.write_index([("docker.io/a:1", put(store, MANIFEST), True)])
     before = index(store)
     assert index(Store(store.folder)) == before
 
@@ -132,12 +132,12 @@ NEWER = json.dumps({"schemaVersion": 2, "config": {}, "layers": [], "annotations
 INDEX = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
 
 
-def described(reference: str, content: bytes, media_type: str) -> dict[str, object]:
+def described(reference: str, content: bytes, media_type: str, *, public: str) -> dict[str, object]:
     return {
         "mediaType": media_type,
         "digest": str(Digest.of(content)),
         "size": len(content),
-        "annotations": {"org.opencontainers.image.ref.name": reference},
+        "annotations": {"org.opencontainers.image.ref.name": reference, "mirrortap.public": public},
     }
 
 
@@ -146,20 +146,20 @@ def test_the_index_lists_what_is_here(store: Store) -> None:
         put(store, content)
     store.write_index(
         [
-            ("docker.io/library/a:1", Digest.of(NEWER)),
-            ("docker.io/library/a:1", Digest.of(MANIFEST)),
+            ("docker.io/library/a:1", Digest.of(NEWER), True),
+            ("docker.io/library/a:1", Digest.of(MANIFEST), True),
             # The newest is not here, so the one before it is still what the cache can give.
-            ("ghcr.io/b:2", Digest.of(b"never arrived")),
-            ("ghcr.io/b:2", Digest.of(INDEX)),
-            ("quay.io/c:3", Digest.of(b"never arrived")),
-            ("quay.io/d:4", Digest.of(b"no manifest")),
+            ("ghcr.io/b:2", Digest.of(b"never arrived"), False),
+            ("ghcr.io/b:2", Digest.of(INDEX), False),
+            ("quay.io/c:3", Digest.of(b"never arrived"), True),
+            ("quay.io/d:4", Digest.of(b"no manifest"), True),
         ]
     )
     assert index(store) == {
         "schemaVersion": 2,
         "manifests": [
-            described("docker.io/library/a:1", NEWER, OCI_MANIFEST),
-            described("ghcr.io/b:2", INDEX, OCI_INDEX),
+            described("docker.io/library/a:1", NEWER, OCI_MANIFEST, public="true"),
+            described("ghcr.io/b:2", INDEX, OCI_INDEX, public="false"),
         ],
     }
     assert (store.folder / "index.json").stat().st_mode & 0o777 == 0o644

@@ -146,7 +146,7 @@ def begun(store: Store, content: bytes) -> None:
     partial = store.begin(DIGEST)
     assert partial.claim() is Claim.OURS
     partial.write(content)
-    partial.announce(Facts("docker.io", "library/a", "docker.io", len(CONTENT), None))
+    partial.announce(Facts("docker.io", len(CONTENT), None))
     partial.close()
 
 

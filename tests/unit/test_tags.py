@@ -123,7 +123,11 @@ def test_all_references_newest_first(tags: Tags, clock: Clock) -> None:
     clock.now += 1
     tags.record(*TAG, ALL, THREE)
     latest = "docker.io/library/alpine:latest"
-    assert list(tags.all()) == [(latest, THREE), ("ghcr.io/b:1", TWO), (latest, ONE)]
+    assert [(reference, digest) for reference, digest, _ in tags.all()] == [
+        (latest, THREE),
+        ("ghcr.io/b:1", TWO),
+        (latest, ONE),
+    ]
 
 
 @settings(deadline=None)

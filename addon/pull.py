@@ -1,0 +1,50 @@
+"""What a client wants, and as whom endpoints are asked for it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addon.oci import Digest, Manifest
+
+if TYPE_CHECKING:
+    from addon.config.model import Rule
+    from addon.oci import Blob
+    from addon.reply import Request
+    from addon.upstream.reader import Reader
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A request for content."""
+
+    request: Request
+    asked: Manifest | Blob
+    reader: Reader
+
+    @property
+    def rule(self) -> Rule:
+        return self.request.rule
+
+    @property
+    def repository(self) -> str:
+        return self.asked.repository
+
+    @property
+    def is_head(self) -> bool:
+        return self.request.method == "HEAD"
+
+    @property
+    def asker(self) -> tuple[str, str, str]:
+        """The same for those who may have the same: registry, repository, and who the reader is."""
+        return self.rule.registry, self.repository, self.reader.identity
+
+    @property
+    def digest(self) -> Digest:
+        """Only where that is what it is asked by."""
+        assert isinstance(self.asked.reference, Digest)
+        return self.asked.reference
+
+    def by(self, digest: Digest) -> Pull:
+        """The same for the manifest that a tag points at."""
+        return Pull(self.request, Manifest(self.repository, digest), self.reader)
