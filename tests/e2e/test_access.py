@@ -52,15 +52,16 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Who:
-    """A client: `user`'s token for the repository (an anonymous one: None), or without any, and whose proof it is.
+    """A client with `user`'s token for the repository (an anonymous one: None), or without any.
 
-    `reads`: the private repositories that the origin shows to this token. `believed`: its proof was shown, and the
-    token has not expired since.
+    `taken`: whether the origin takes the token for what it is. `reads`: the private repositories that it then shows.
+    `believed`: it did so through the proxy, and the token has not expired since.
     """
 
     name: str
     user: str | None = None
     token: bool = True
+    taken: bool = True
     reads: frozenset[str] = frozenset()
     believed: bool = False
     life: int = 300  # of the token, in seconds
@@ -71,11 +72,11 @@ class Who:
 
 
 # docker-registry cannot take a token back, but takes one no longer that has expired for its LEEWAY.
-REVOKED = Who("carol, revoked", "carol", life=2 - LEEWAY)
+REVOKED = Who("carol, revoked", "carol", taken=False, life=3 - LEEWAY)
 # The registry still takes it, but no proof outlives it.
 EXPIRED = Who("alice's token, expired", "alice", reads=frozenset({A}), life=2)
 WHO = (
-    Who("anonymous", token=False),
+    Who("anonymous", token=False, taken=False),
     Who("anonymous with a token"),
     Who("alice", "alice", reads=frozenset({A}), believed=True),
     Who("alice, each time with a new token", "alice", reads=frozenset({A}), fresh=True),
@@ -123,7 +124,10 @@ def outcome(state: State, who: Who, repository: str, ask: Ask) -> Outcome:
         return Outcome.GIVEN if shown and held else Outcome.UNREACHABLE
     if not may_read:
         return Outcome.CHALLENGED
-    return Outcome.GIVEN if held else Outcome.ABSENT
+    if held:
+        return Outcome.GIVEN
+    # The origin's own answer again, which is no 404 to a client without a token, even where everybody may read.
+    return Outcome.ABSENT if who.taken else Outcome.CHALLENGED
 
 
 SHARED = blob("shared by all repositories")
@@ -267,9 +271,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
 
 def warm(world: World) -> None:
     """Those who later may not read it come first: while they still can."""
-    for (who, _, _), repository in COLD.items():
-        if who is REVOKED:
-            world.token(who, repository.name)
+    asked_by_revoked = [repository for (who, _, _), repository in COLD.items() if who is REVOKED]
+    for repository in (*asked_by_revoked, *WARM.values()):
+        world.token(REVOKED, repository.name)
     for who in REVOKED, EXPIRED:
         read_all(world, who, WARM[A])
     for who in WHO:
