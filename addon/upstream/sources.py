@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -170,8 +170,9 @@ class Sources:
 
     def shown(self, question: _Question, response: Response) -> None:
         """It is the content."""
-        if not response.paid:
-            self._rights.shown(question.rule, question.asked, question.reader, response.endpoint)
+        # What a client's credential paid for was given to that client, whoever else may have it.
+        reader = replace(question.reader, personal=question.reader.personal or response.paid)
+        self._rights.shown(question.rule, question.asked, reader, response.endpoint)
 
     def refused(self, question: _Question, endpoint: Endpoint) -> None:
         """It says that the reader may not read."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.config.model import Endpoint, Rule
+from addon.config.model import Auth, Endpoint, Rule
 from addon.oci import Blob, Digest, Manifest, OciError
 from addon.upstream import routing
+from addon.upstream.reader import ANYBODY, Reader
 from addon.upstream.routing import Attempt, Verdict, judge, most_telling
 
 NEAR = Endpoint("near.example", "https://near.example")
@@ -33,6 +35,22 @@ def test_mirrors_come_first_in_their_order() -> None:
     assert routing.endpoints(Rule("docker.io", (ORIGIN,), (FAR, NEAR))) == (FAR, NEAR, ORIGIN)
     assert routing.endpoints(Rule("docker.io", (ORIGIN,))) == (ORIGIN,)
     assert routing.endpoints(Rule("docker.io", (), (NEAR,))) == (NEAR,)
+
+
+def test_a_login_of_the_proxys_own_shows_nothing_of_what_others_may_read() -> None:
+    paid = replace(NEAR, auth=Auth("near.example"))
+    rule = Rule("docker.io", (ORIGIN,), (paid, FAR))
+    client = Reader("alice", "Bearer x", personal=True)
+    assert routing.asked_for(rule, ANYBODY, believed=True) == (paid, FAR, ORIGIN)
+    assert routing.asked_for(rule, ANYBODY, believed=False) == (FAR, ORIGIN)
+    # What a mirror has for anybody, it has been asked for already.
+    assert routing.asked_for(rule, client, believed=True) == (paid, ORIGIN)
+    assert routing.asked_for(rule, client, believed=False) == (ORIGIN,)
+    assert not routing.all_tell(rule, ANYBODY)
+    assert not routing.all_tell(rule, client)
+    for told in (Rule("docker.io", (replace(ORIGIN, auth=Auth("docker.io")),), (FAR,)), Rule("docker.io", (), (FAR,))):
+        assert routing.all_tell(told, ANYBODY)
+        assert routing.all_tell(told, client)
 
 
 @pytest.mark.parametrize("status", range(100, 600))
