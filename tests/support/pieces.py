@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from support.programs import RealRegistry
 
-_SIZE = 2000
 _WINDOW = 8  # bytes that two random pieces do not have in common by chance
 
 
@@ -36,8 +35,8 @@ class Piece:
         return any(text[at : at + _WINDOW] in self.secret for at in range(len(text) - _WINDOW + 1))
 
 
-def blob(seed: str) -> Piece:
-    data = random.Random(seed).randbytes(_SIZE)
+def blob(seed: str, size: int = 2000) -> Piece:
+    data = random.Random(seed).randbytes(size)
     return Piece(data, data)
 
 
