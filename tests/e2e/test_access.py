@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from http.client import HTTPSConnection
@@ -33,6 +33,7 @@ pytestmark = needs("docker-registry")
 
 A, B, PUBLIC = REPOSITORIES = ("team/a", "team/b", "library/open")
 READERS = {A: {"alice", "carol"}, B: {"bob"}}
+CHECKED, OPEN = "registry.example", "open.example"
 TAG = "1.0"
 RANGE = slice(500, 1500)
 
@@ -71,17 +72,20 @@ class Who:
         return self.name
 
 
+ANONYMOUS = Who("anonymous", token=False, taken=False)
+ALICE = Who("alice", "alice", reads=frozenset({A}), believed=True)
+BOB = Who("bob", "bob", reads=frozenset({B}), believed=True)
 # docker-registry cannot take a token back, but takes one no longer that has expired for its LEEWAY.
 REVOKED = Who("carol, revoked", "carol", taken=False, life=3 - LEEWAY)
 # The registry still takes it, but no proof outlives it.
 EXPIRED = Who("alice's token, expired", "alice", reads=frozenset({A}), life=2)
 WHO = (
-    Who("anonymous", token=False, taken=False),
+    ANONYMOUS,
     Who("anonymous with a token"),
-    Who("alice", "alice", reads=frozenset({A}), believed=True),
+    ALICE,
     Who("alice, each time with a new token", "alice", reads=frozenset({A}), fresh=True),
     EXPIRED,
-    Who("bob", "bob", reads=frozenset({B}), believed=True),
+    BOB,
     REVOKED,
 )
 # Who differs from them only in what was asked before.
@@ -135,10 +139,11 @@ SHARED = blob("shared by all repositories")
 
 @dataclass(frozen=True)
 class Repository:
-    """`like` is the one of REPOSITORIES whose rights it has."""
+    """`like` is the one of REPOSITORIES whose rights it has; `registry`: as what clients reach the origin."""
 
     name: str
     like: str
+    registry: str = CHECKED
 
     @cached_property
     def blob(self) -> Piece:
@@ -154,6 +159,7 @@ class Repository:
 
 
 WARM = {name: Repository(name, name) for name in REPOSITORIES}
+OPENED = replace(WARM[A], registry=OPEN)
 ANOTHER = {A: WARM[B], B: WARM[A], PUBLIC: WARM[A]}
 # A repository for each question, so that nothing is known of any.
 COLD = {
@@ -173,12 +179,12 @@ def wanted(ask: Ask, repository: Repository) -> Piece:
 
 @dataclass
 class World:
-    """A registry with everything in it, and a connection to it, straight and through the proxy."""
+    """A registry with everything in it, and connections to it, straight and, by its names, through the proxy."""
 
     tokens: TokenServer
     registry: RealRegistry
     direct: HTTPSConnection
-    through: HTTPSConnection
+    through: dict[str, HTTPSConnection]
     _issued: dict[tuple[Who, str], str] = field(default_factory=dict)
 
     def token(self, who: Who, repository: str) -> str | None:
@@ -198,7 +204,7 @@ class World:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         headers |= {"Accept": piece.media_type} if piece.media_type else {}
         headers |= {"Range": f"bytes={RANGE.start}-{RANGE.stop - 1}"} if ask.range else {}
-        answer = exchange(self.through, ask.method, path, headers)
+        answer = exchange(self.through[repository.registry], ask.method, path, headers)
         if answer.status < 300:
             problem = not_exactly(piece, ask, answer)
             if state is not State.COLD and not answer.headers.get("Cache-Status", "").startswith("mirrortap; hit"):
@@ -254,11 +260,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
             for piece in (SHARED, *repository.pieces):
                 put(registry, repository.name, piece, TAG)
         # Tags are believed for long: one that is in the cache could leak.
-        config = toml({"registry.example": {"server": registry.url, "ca": [authority.file]}}, {"tag-ttl": "1h"})
+        table = {"server": registry.url, "ca": [authority.file]}
+        config = toml({CHECKED: table, OPEN: table | {"access": "open"}}, {"tag-ttl": "1h"})
         proxy = stack.enter_context(serve(folder / "proxy", config))
         direct = HTTPSConnection(registry.endpoint, context=authority.client_context(), timeout=30)
-        through = proxy.client("registry.example").connect()
-        for connection in direct, through:
+        through = {name: proxy.client(name).connect() for name in (CHECKED, OPEN)}
+        for connection in (direct, *through.values()):
             stack.enter_context(closing(connection))
         made = World(tokens, registry, direct, through)
         warm(made)
@@ -279,7 +286,8 @@ def warm(world: World) -> None:
     for who in WHO:
         for name in who.reads if who.believed else ():
             read_all(world, who, WARM[name])
-    read_all(world, WHO[0], WARM[PUBLIC])
+    read_all(world, ANONYMOUS, WARM[PUBLIC])
+    read_all(world, ALICE, OPENED)
 
 
 def read_all(world: World, who: Who, repository: Repository) -> None:
@@ -293,8 +301,8 @@ def revoke(world: World) -> None:
     """Until the origin knows, which cannot take back tokens: they must have expired."""
     for readers in world.tokens.policy.private.values():
         readers.discard("carol")
-    login = {"Authorization": f"Bearer {world.token(REVOKED, A)}"}
-    while exchange(world.direct, "HEAD", f"/v2/{A}/blobs/{SHARED.digest}", login).status != 401:
+    login = {"Authorization": f"Bearer {world.token(REVOKED, PUBLIC)}"}  # the last that was made
+    while exchange(world.direct, "HEAD", f"/v2/{PUBLIC}/blobs/{SHARED.digest}", login).status != 401:
         time.sleep(0.05)
 
 
@@ -316,6 +324,20 @@ def test_warm(world: World, who: Who, repository: str) -> None:
     assert found == {str(ask): outcome(State.WARM, who, repository, ask) for ask in ASKS}
 
 
+strangers = pytest.mark.parametrize("who", [ANONYMOUS, BOB, REVOKED], ids=str)
+
+
+@strangers
+def test_open(world: World, who: Who) -> None:
+    """Whoever may use the proxy may read what is cached of this repository, and nothing else."""
+    found = {str(ask): world.observed(State.WARM, who, OPENED, ask) for ask in ASKS}
+    rest = {str(ask): outcome(State.WARM, who, A, ask) for ask in ASKS if ask.held_by == "another"}
+    assert found == {str(ask): Outcome.GIVEN for ask in ASKS} | rest
+    cold = {ask: replace(COLD[who, A, ask], registry=OPEN) for ask in ASKS}
+    found = {str(ask): world.observed(State.COLD, who, cold[ask], ask) for ask in ASKS}
+    assert found == {str(ask): outcome(State.COLD, who, A, ask) for ask in ASKS}
+
+
 @pytest.fixture(scope="module")
 def without_origin(world: World) -> World:
     """From here on: the tests above come first."""
@@ -328,6 +350,13 @@ def without_origin(world: World) -> World:
 def test_origin_down(without_origin: World, who: Who, repository: str) -> None:
     found = {str(ask): without_origin.observed(State.DOWN, who, WARM[repository], ask) for ask in ASKS}
     assert found == {str(ask): outcome(State.DOWN, who, repository, ask) for ask in ASKS}
+
+
+@strangers
+def test_open_with_the_origin_down(without_origin: World, who: Who) -> None:
+    found = {str(ask): without_origin.observed(State.DOWN, who, OPENED, ask) for ask in ASKS}
+    rest = {str(ask): Outcome.UNREACHABLE for ask in ASKS if ask.held_by == "another"}
+    assert found == {str(ask): Outcome.GIVEN for ask in ASKS} | rest
 
 
 def test_the_origin_gave_each_piece_once(without_origin: World) -> None:
