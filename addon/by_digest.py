@@ -72,8 +72,9 @@ class ByDigest:
                 response = await self._admit(pull)
                 if response and pull.is_head and not held:
                     return self.described(pull.request, response, pull.digest)
-            # Only if it was held then: another worker may have stored it since, for another repository.
-            if held and (found := await self._stored(pull)):
+            # Only if it was held then: another worker may have stored it since, for another repository. And the same
+            # reader's fill may follow that of another worker's reader, which shows nothing of what this one may.
+            if held and (not ours or self._access.admitted(pull)) and (found := await self._stored(pull)):
                 return found
             if self._fills.running(pull.digest) is None and (pull.is_head or not self._fills.possible):
                 return await self._past_the_store(pull)

@@ -81,7 +81,8 @@ def _bind_all(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[Listener
 def _listen(family: int, address: tuple[Any, ...]) -> Listener | None:
     """None when this machine has no such address, as no IPv6 one where that is switched off."""
     try:
-        listener = Listener(family, socket.SOCK_STREAM)
+        # With its protocol named: else asyncio leaves Nagle's algorithm on, and small bodies wait 40 ms for an ACK.
+        listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError:
         return None
     try:

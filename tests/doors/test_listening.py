@@ -117,6 +117,22 @@ def test_a_port_that_is_free_for_one_address_only_is_not_taken(
     ]
 
 
+async def test_small_bodies_do_not_wait_for_an_acknowledgement(stack: ExitStack) -> None:
+    """Nagle's algorithm is off, as in asyncio's own sockets."""
+    (listener,) = bound(stack, "127.0.0.1")
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async with await asyncio.start_server(connected, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await accepted == 1
+        writer.close()
+
+
 @pytest.mark.parametrize(
     ("host", "why"),
     [

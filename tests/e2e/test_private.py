@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from e2e.conftest import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.certificates import Authority
     from support.clients import Sandbox
@@ -77,7 +77,9 @@ def proxy(origin: Origin, down: list[FakeRegistry], authority: Authority, start_
     }
     tables = {"docker.io": table} | {mirror.endpoint: {"http": True} for mirror in down}
     # A token server on loopback is one that the operator must have named.
-    return start_proxy(toml({**tables, origin.tokens.endpoint: {"ca": [authority.file]}}))
+    tables[origin.tokens.endpoint] = {"ca": [authority.file]}
+    # Tags are believed for long: one that is in the cache could be shown to anybody.
+    return start_proxy(toml(tables, {"tag-ttl": "1h"}))
 
 
 @pytest.fixture
@@ -95,13 +97,40 @@ def assert_no_credentials(mirrors: list[FakeRegistry]) -> None:
 def test_a_private_image_with_the_clients_own_login(
     origin: Origin, down: list[FakeRegistry], proxy: Proxy, builder: Builder, bundle: Path
 ) -> None:
+    """The second time all of it is cached, also for the new token that the client gets for each pull."""
     alice = builder(proxy, "alice", bundle)
-    for _ in range(2):
+    for caches in {"miss"}, {"hit"}:
+        mark = len(proxy.log)
         pulled = alice.pull(SECRET, f"--src-creds={LOGIN}")
         assert pulled.digest == origin.image.manifest.digest
         assert pulled.blobs() == {blob.digest: blob.size for blob in origin.image.blobs}
+        assert {each.cache for each in proxy.wait_answered(1 + len(origin.image.blobs), mark)} == caches
     assert basic("alice", "wonder-land") in [request.headers.get("Authorization") for request in origin.tokens.requests]
     assert_no_credentials(down)
+
+
+@needs("podman", "runc")
+def test_podman_with_a_login_twice_and_then_nobody_else(
+    origin: Origin, proxy: Proxy, builder: Builder, bundle: Path
+) -> None:
+    alice, bob = builder(proxy, "alice", bundle), builder(proxy, "bob", bundle)
+    for machine, password in (alice, "wonder-land"), (bob, "builder"):
+        Path(machine.env["XDG_RUNTIME_DIR"]).mkdir()  # where podman keeps logins
+        machine.podman("login", f"--username={machine.home.name}", f"--password={password}", "docker.io")
+    assert alice.podman_pull(SECRET) == origin.image.manifest.digest
+    alice.podman("rmi", SECRET)
+    mark = len(proxy.log)
+    assert alice.podman_pull(SECRET) == origin.image.manifest.digest
+    blobs = [each for each in proxy.wait_answered(1 + len(origin.image.blobs), mark) if each.kind == "blob"]
+    assert {each.cache for each in blobs} == {"hit"}
+
+    mark = len(proxy.log)
+    for machine in bob, builder(proxy, "anonymous", bundle):
+        said = machine.podman("pull", f"--signature-policy={machine.policy}", SECRET, check=False)
+        assert said.returncode != 0
+        assert re.search(r"unauthorized|denied|authentication required", said.stderr)
+        assert machine.podman("images", "--all", "--quiet").stdout == ""
+    assert proxy.answered(mark) == []
 
 
 def test_a_login_from_an_authfile(origin: Origin, proxy: Proxy, builder: Builder, bundle: Path, tmp_path: Path) -> None:
@@ -141,6 +170,7 @@ def test_each_part_of_a_private_image_is_refused_with_the_origins_challenge(
         "manifests/1.0",
         f"manifests/{image.manifest.digest}",
         *(f"blobs/{blob.digest}" for blob in image.blobs),
+        "tags/list",
     ]
     for whose, token in tokens.items():
         headers = {"Accept": image.manifest.media_type} | ({"Authorization": f"Bearer {token}"} if token else {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from http.client import HTTPSConnection
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,9 @@ from support.config import toml
 from support.images import Image, make_image
 from support.processes import needs
 from support.programs import dockerd
+from support.proxy import exchange
 from support.registry import FakeRegistry
+from support.token_server import TokenServer
 
 from e2e.conftest import APP, fill
 
@@ -89,6 +93,39 @@ def test_blobs_cached_from_another_repository_are_uploaded_all_the_same(
     pulled = machine.pull(APP)
     machine.push(f"dir:{pulled.folder}", f"{name}:1.0")
     assert_holds(direct, target, "team/copy:1.0", app)
+
+
+def test_blobs_cached_from_a_private_repository_are_uploaded_all_the_same(
+    registries: Registries, authority: Authority, start_proxy: Serve, builder: Builder, tmp_path: Path
+) -> None:
+    """By somebody who may not read that one, and by somebody who may; each blob is then asked for at the registry."""
+    users = {"alice": "wonder-land", "bob": "builder"}
+    policy = Policy(users, {"team/secret": {"alice"}, "team/alices": {"alice"}, "team/bobs": {"bob"}})
+    image = make_image(tmp_path / "layouts", seed=7)
+    with TokenServer(policy, tmp_path, authority.server_context()) as tokens:
+        registry = registries("private", tls=authority.pair(), token_auth=tokens)
+        proxy = start_proxy(toml({"registry.example": {"server": registry.url, "ca": [authority.file]}}))
+        bundle = write_bundle(tmp_path / "bundle.pem", proxy.ca, authority.file)
+        alice, bob = (builder(proxy, name, bundle) for name in users)
+        secret = "registry.example/team/secret:1.0"
+        alice.push(image.reference, secret, "--dest-creds=alice:wonder-land")
+        alice.pull(secret, "--src-creds=alice:wonder-land")
+        mark = len(proxy.log)
+        pulled = alice.pull(secret, "--src-creds=alice:wonder-land")
+        assert {each.cache for each in proxy.wait_answered(1 + len(image.blobs), mark)} == {"hit"}
+
+        bob.push(image.reference, "registry.example/team/bobs:1.0", "--dest-creds=bob:builder")
+        alice.push(f"dir:{pulled.folder}", "registry.example/team/alices:1.0", "--dest-creds=alice:wonder-land")
+        with closing(HTTPSConnection(registry.endpoint, context=authority.client_context())) as direct:
+            for user in users:
+                login = f"Bearer {tokens.issue(user, [f'repository:team/{user}s:pull'])}"
+                for blob in image.blobs:
+                    path = f"/v2/team/{user}s/blobs/{blob.digest}"
+                    answer = exchange(direct, "GET", path, {"Authorization": login})
+                    assert (answer.status, answer.body) == (200, blob.data), path
+        registry.stop()
+    uploads = [access for access in registry.accesses("/v2/team/bobs/blobs/uploads/") if access.status == 201]
+    assert [access.method for access in uploads] == ["PUT"] * len(image.blobs)
 
 
 @needs("buildah", "runc")

@@ -161,6 +161,19 @@ class Response:
     body: bytes
 
 
+def exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> Response:
+    """One request and its whole answer. The connection may be used again."""
+    connection.request(method, path, body=body, headers=dict(headers or {}))
+    answer = connection.getresponse()
+    return Response(answer.status, answer.headers, answer.read())
+
+
 @dataclass
 class Asking:
     """Who asks for a body; the digest of what came, None when not all of it did."""
@@ -187,13 +200,8 @@ class RawClient:
     def request(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Response:
-        connection = self.connect()
-        try:
-            connection.request(method, path, body=body, headers=dict(headers or {}))
-            answer = connection.getresponse()
-            return Response(answer.status, answer.headers, answer.read())
-        finally:
-            connection.close()
+        with closing(self.connect()) as connection:
+            return exchange(connection, method, path, headers, body)
 
     def digest_of(self, path: str) -> str | None:
         """Of a body of any size, read to its end; None when it broke off before that."""

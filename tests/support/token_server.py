@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ISSUER = "test-tokens"
 SERVICE = "test-registry"
+LEEWAY = 60  # seconds for which docker-registry takes a token that has expired
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class TokenServer:
     def realm(self) -> str:
         return f"https://{self.endpoint}/token"
 
-    def issue(self, user: str | None, scopes: list[str]) -> str:
+    def issue(self, user: str | None, scopes: list[str], life: int = 300) -> str:
+        """`life` in seconds, and up to one less; below 0 it is a token that has expired."""
         now = int(time.time())
         access = [
             {"type": "repository", "name": name, "actions": sorted(wanted & self.policy.actions(user, name))}
@@ -86,7 +88,7 @@ class TokenServer:
             "sub": user or "",
             "iat": now,
             "nbf": now - 10,
-            "exp": now + 300,
+            "exp": now + life,
             "jti": uuid.uuid4().hex,
             "access": access,
         }
@@ -100,6 +102,8 @@ class TokenServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 10
+            # Head and body are written apart: with it a client that keeps its connection waits 40 ms for each token.
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 query = parse_qs(urlsplit(self.path).query)
