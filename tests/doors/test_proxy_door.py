@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.access import Policy, basic
-from support.auth import BasicAuth
 from support.config import toml
-from support.faults import Corrupt, Slow, Truncate
+from support.faults import Corrupt, Slow, Status, Truncate
 from support.images import sha256
 from support.registry import FakeRegistry
 
@@ -49,18 +47,17 @@ def resident(proxy: Proxy) -> int:
 
 
 def test_a_slow_client_slows_the_reading(loop_thread: LoopThread, authority: Authority, start_proxy: Serve) -> None:
-    """A private blob is not stored, so what the client does not take must stay at the origin."""
-    policy = Policy(users={"ann": "secret"}, private={"app": {"ann"}})
-    registry = loop_thread.enter(FakeRegistry(tls=authority, auth=BasicAuth(policy)))
-    path = blob(registry, bytes(LARGE))
+    """What is passed on is not stored, so what the client does not take must stay at the origin."""
+    registry = loop_thread.enter(FakeRegistry(tls=authority))
+    registry.inject(Status(200, body=bytes(LARGE)), kind="referrers")
     proxy = start_proxy(origin_of(registry, authority))
     with closing(proxy.client(HOST).connect()) as connection:
-        connection.request("GET", path, headers={"Authorization": basic("ann", "secret")})
+        connection.request("GET", f"/v2/app/referrers/{sha256(b'')}")
         answer = connection.getresponse()
         assert answer.status == 200
         wait_until_still(registry)
         assert registry.traffic.sent.total() < UNDER_WAY
-        assert sha256(answer.read()) == path.rpartition("/")[2]
+        assert answer.read() == bytes(LARGE)
 
 
 def wait_until_still(registry: FakeRegistry) -> None:

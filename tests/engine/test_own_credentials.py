@@ -20,7 +20,7 @@ from addon.upstream.client import Upstream
 from engine.harness import NAME, REGISTRY, TAG, Proxy, RawServer, blob, manifest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from support.certificates import Authority
@@ -70,16 +70,25 @@ class Own:
         config = {"auths": {registry: entry}}
         return {"docker-config": self.secret(f"{registry}.json", json.dumps(config))}
 
-    def proxy(self, mirror: FakeRegistry, auth: dict[str, Any], *others: FakeRegistry) -> Proxy:
+    def proxy(
+        self, mirror: FakeRegistry, auth: dict[str, Any], *others: FakeRegistry, leads_to: Sequence[str] = ()
+    ) -> Proxy:
         """A proxy with mirrors alone, the first of which has a credential."""
         tables: dict[str, Any] = {each.endpoint: {"http": False, "ca": [self._ca]} for each in (mirror, *others)}
-        tables[REGISTRY] = {"mirrors": list(tables), "fallback": False}
+        # Open: what such a mirror gives shows nothing of what others may read.
+        tables[REGISTRY] = {"mirrors": list(tables), "fallback": False, "access": "open"}
         tables[mirror.endpoint]["auth"] = auth
-        return self._setup.start(toml(tables))
+        return self._setup.start(toml(tables | self._leads_to(mirror, *others, at=leads_to)))
 
     def proxy_of(self, origin: FakeRegistry, auth: dict[str, Any]) -> Proxy:
         """A proxy with an origin alone, which has a credential."""
-        return self._setup.start(toml({REGISTRY: {"server": origin.url, "ca": [self._ca], "auth": auth}}))
+        tables = {REGISTRY: {"server": origin.url, "ca": [self._ca], "auth": auth}}
+        return self._setup.start(toml(tables | self._leads_to(origin)))
+
+    def _leads_to(self, *registries: FakeRegistry, at: Sequence[str] = ()) -> dict[str, Any]:
+        """Names their CDNs, and where else they lead, without tables of their own."""
+        elsewhere = [*at, *(each.cdn_endpoint for each in registries if each.cdn_endpoint)]
+        return {"elsewhere.test": {"mirrors": elsewhere}} if elsewhere else {}
 
 
 @pytest.fixture
@@ -202,9 +211,8 @@ async def test_who_is_redirected_to_gets_nothing(
     """However it asks: with a challenge of its own, even by the same host name at another port."""
     elsewhere = await setup.registry(auth=kind(policy()))
     elsewhere.add(image, NAME)
-    proxy = own.proxy(
-        plain, own.password() if how == "password" else own.docker(plain.endpoint, registrytoken="its-token")
-    )
+    auth = own.password() if how == "password" else own.docker(plain.endpoint, registrytoken="its-token")
+    proxy = own.proxy(plain, auth, leads_to=[elsewhere.endpoint])
     plain.auth = None
     plain.inject(To(elsewhere), kind="manifest")
     assert (await proxy.get(TAG)).status == 403
@@ -243,7 +251,7 @@ async def test_a_token_server_elsewhere_is_the_endpoints_word(
     private.auth.tokens["from-elsewhere"] = {NAME: {"pull"}}
     async with RawServer(authority, give) as elsewhere:
         private.inject(Challenge(f'Bearer realm="https://{elsewhere.endpoint}/auth",service="a"'))
-        await pull(own.proxy(private, own.password()), image)
+        await pull(own.proxy(private, own.password(), leads_to=[elsewhere.endpoint]), image)
     (head,) = elsewhere.heads
     assert f"Authorization: {BASIC}".encode() in head
     assert shown(private) == {"Bearer from-elsewhere"}
