@@ -6,192 +6,68 @@ The `[registry."host"]` tables mean what they mean to BuildKit
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import os
 import re
-import shutil
-import ssl
-import stat
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from addon.config import docker_config, htpasswd, secrets, wellknown
-from addon.config.docker_config import Helper
-from addon.config.login import Password, RegistryToken
+from addon.config import admission, auth, tables, tls, wellknown
 from addon.config.model import (
-    Admission,
-    Auth,
     Beliefs,
     Config,
-    ConfigError,
     Downloads,
     Endpoint,
-    KeyPair,
     Lives,
     Rule,
-    Secret,
     Space,
     Timeouts,
     Tls,
     host_of,
     is_address,
+    is_loopback,
     origin_of,
 )
-from addon.config.secrets import SecretError
-from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share, Tunnel
+from addon.config.source import Source
+from addon.config.tables import File, RegistryTable
 from ca.authority import AuthorityError, dns_name
 from ca.lives import ROOT_LIFE
 
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _PATH = re.compile(r"[a-z0-9._/-]*")
 _SHORTEST_LEAF = 3.0  # seconds
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=lambda name: name.replace("_", "-"))
-
-
-class _KeyPairTable(_Table):
-    key: str
-    cert: str
-
-
-_AUTH_KINDS = (
-    {"username", "password-file", "password-env"},
-    {"token-file", "token-env"},
-    {"docker-config"},
-)
-
-
-class _AuthTable(_Table):
-    username: str | None = None
-    password_file: str | None = None
-    password_env: str | None = None
-    token_file: str | None = None
-    token_env: str | None = None
-    docker_config: str | None = None
-    use: Literal["always", "when-client-has-none"] = Auth.use
-
-
-class _RegistryTable(_Table):
-    mirrors: list[str] = []
-    http: bool | None = None
-    insecure: bool = False
-    ca: list[str] = []
-    keypair: list[_KeyPairTable] = []
-    tlsconfigdir: list[str] = []
-    server: str | None = None
-    fallback: bool = True
-    tag_ttl: Duration | None = None
-    mode: Literal["online", "offline"] | None = None
-    access: Literal["open", "checked"] = "checked"
-    auth: _AuthTable | None = None
-
-
-class _MirrortapTable(_Table):
-    connect_timeout: Positive = Timeouts.connect
-    first_byte_timeout: Positive = Timeouts.first_byte
-    stall_timeout: Positive = Timeouts.stall
-    hedge_delay: Duration = Timeouts.hedge
-    hedge_origin: bool = Downloads.hedge_origin
-    stale_after: Duration = Timeouts.stale
-    tag_ttl: Duration = 0.0
-    offline: bool = False
-    cache_size: Most = Space.cache
-    min_free: Least = Space.free
-    min_rate: Bytes = Downloads.min_rate
-    keep_filling_from: Share = Downloads.keep_from
-    quota_floor: Annotated[int, Field(ge=0)] = Downloads.quota_floor
-    public_ttl: Duration = Beliefs.public
-    private_ttl: Duration = Beliefs.private
-    access_ttl: Duration = Beliefs.access
-    access_grace: Duration = Beliefs.grace
-    allow_clients: Networks = list(Admission.clients)
-    proxy_users: str | None = None
-    tunnel: Tunnel = "all"
-    tunnel_ports: list[Port] = sorted(Admission.ports)
-    connections_per_client: Annotated[int, Field(ge=1)] = Admission.connections
-    header_timeout: Positive = Admission.header
-    idle_timeout: Positive = Admission.idle
-    leaf_life: Positive = Lives.leaf
-    intermediate_life: Positive = Lives.intermediate
-
-
-class _File(BaseModel):
-    mirrortap: _MirrortapTable = _MirrortapTable()
-    registry: dict[str, _RegistryTable] = {}
-
-
 def defaults() -> Config:
     """What holds when the operator says nothing."""
-    return _Reader(None, _File()).config()
+    return _Reader(None, File()).config()
 
 
 def read(path: Path) -> Config:
     """The configuration in a TOML file. Raises ConfigError."""
-    try:
-        document = tomllib.loads(path.read_bytes().decode())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; check the path given to --config") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); TOML files are") from None
-    except (ValueError, RecursionError) as error:
-        # Not only TOMLDecodeError: numbers and nesting beyond Python's own limits, too.
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    known = {key: value for key, value in document.items() if key in _File.model_fields}
-    for key in document.keys() - known.keys():
-        # BuildKit has many other tables, all ignored; but a misspelled one of ours must not be.
-        if meant := difflib.get_close_matches(key, _File.model_fields, cutoff=0.75):
-            raise ConfigError(f"{path}: {key}: unknown table; did you mean [{meant[0]}]?")
-    try:
-        return _Reader(path, _File.model_validate(known)).config()
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, e) for e in error.errors())) from None
-
-
-def _explain(path: Path, error: Any) -> str:
-    *where, key = [str(part) for part in error["loc"]]
-    dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (*where, key))
-    if error["type"] == "extra_forbidden":
-        table: type[_Table] = _MirrortapTable if where[0] == "mirrortap" else _RegistryTable
-        if where[2:3] == ["keypair"]:
-            table = _KeyPairTable
-        elif where[2:3] == ["auth"]:
-            table = _AuthTable
-        keys = [name.replace("_", "-") for name in table.model_fields]
-        meant = difflib.get_close_matches(key, keys, n=1)
-        hint = f"did you mean {meant[0]}?" if meant else f"the keys are {', '.join(keys)}"
-        return f"{path}: {dotted}: unknown key; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    if [*where, key][2:3] == ["auth"]:
-        # What stands there may be a secret in the wrong place.
-        return f"{path}: {dotted}: {message}"
-    return f"{path}: {dotted}: {message} (it is {error['input']!r})"
+    return _Reader(path, tables.read(path)).config()
 
 
 class _Reader:
     """Turns the tables of one file into the model."""
 
-    def __init__(self, path: Path | None, file: _File) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, file: File) -> None:
+        self._source = Source(path)
+        self._fail = self._source.fail
         self._file = file
-        self._tables: dict[str, tuple[str, _RegistryTable]] = {}
+        self._tables: dict[str, tuple[str, RegistryTable]] = {}
         for key, table in file.registry.items():
-            registry = _registry(self._authority(key, f'registry."{key}"'))
+            registry = _registry(self._source.authority(key, f'registry."{key}"'))
             if registry in self._tables:
                 other = self._tables[registry][0]
                 self._fail(f'registry."{key}"', f'is the same registry as registry."{other}"; keep one of the two')
             self._tables[registry] = (key, table)
-        self._tls = {registry: self._tls_of(key, table) for registry, (key, table) in self._tables.items()}
-        self._auths = {r: self._auth(r, key, table.auth) for r, (key, table) in self._tables.items() if table.auth}
+        self._tls = {registry: tls.read(self._source, key, table) for registry, (key, table) in self._tables.items()}
+        self._auths = {
+            registry: auth.read(self._source, registry, key, table.auth)
+            for registry, (key, table) in self._tables.items()
+            if table.auth
+        }
 
     def config(self) -> Config:
         own = self._file.mirrortap
@@ -217,7 +93,10 @@ class _Reader:
             except AuthorityError as error:
                 self._fail(f'registry."{key}"', f"no certificate can stand for it: {error}")
             rules[registry] = self._rule(registry, key, table)
-        warnings += [f'registry."{self._tables[r][0]}".auth: {why}' for r in self._auths if (why := self._exposed(r))]
+        for registry in self._auths:
+            key, table = self._tables[registry]
+            if exposed := auth.exposed(registry, table):
+                warnings.append(f'registry."{key}".auth: {exposed}')
         for registry, mirrors in wellknown.DEFAULT_MIRRORS.items():
             if registry not in rules:
                 endpoints = tuple(e for m in mirrors for e in self._mirror(m, "default"))
@@ -229,15 +108,15 @@ class _Reader:
             Space(own.cache_size, own.min_free),
             Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
             Beliefs(own.public_ttl, own.private_ttl, own.access_ttl, own.access_grace),
-            self._admission(warnings),
+            admission.read(self._source, own, warnings),
             self._lives(),
             tag_ttl=own.tag_ttl,
-            source=self._path,
+            source=self._source.path,
             warnings=tuple(warnings),
         )
         return config.taken_offline() if own.offline else config
 
-    def _rule(self, registry: str, key: str, table: _RegistryTable) -> Rule:
+    def _rule(self, registry: str, key: str, table: RegistryTable) -> Rule:
         where = f'registry."{key}"'
         if not table.fallback and not table.mirrors:
             self._fail(f"{where}.fallback", "is false, and there are no mirrors: nothing could answer")
@@ -261,7 +140,7 @@ class _Reader:
         rule = Rule(registry, origins, mirrors, ttl, open=table.access == "open")
         return rule.taken_offline() if table.mode == "offline" else rule
 
-    def _origin(self, registry: str, key: str, table: _RegistryTable) -> tuple[Endpoint, ...]:
+    def _origin(self, registry: str, key: str, table: RegistryTable) -> tuple[Endpoint, ...]:
         if table.server is None:
             api_host = wellknown.api_host(registry)
             return self._endpoints(registry, api_host, "", is_origin=True)
@@ -274,7 +153,7 @@ class _Reader:
             self._fail(where, f'{table.server!r} is not a URL: write "https://host[:port]"')
         if url.path.strip("/") not in ("", "v2") or url.query or url.fragment:
             self._fail(where, f'{table.server!r} has a path: only "scheme://host[:port]" can be an origin')
-        authority = self._authority(url.netloc, where)
+        authority = self._source.authority(url.netloc, where)
         tls = self._tls[registry]
         auth = self._auths.get(registry)
         return (Endpoint(_registry(authority), _url(url.scheme, authority), tls=tls, is_origin=True, auth=auth),)
@@ -285,7 +164,7 @@ class _Reader:
             hint = f'; for plain http add [registry."{rest}"] http = true' if mirror.startswith("http:") else ""
             self._fail(where, f'{mirror!r} has a scheme: write "host[:port][/path]"{hint}')
         authority, _, path = mirror.partition("/")
-        authority = self._authority(authority, where)
+        authority = self._source.authority(authority, where)
         path = path.strip("/")
         if not _PATH.fullmatch(path) or ".." in path:
             self._fail(where, f"{path!r} cannot be a path of a mirror")
@@ -295,89 +174,14 @@ class _Reader:
     def _endpoints(self, name: str, authority: str, path: str, *, is_origin: bool = False) -> tuple[Endpoint, ...]:
         """One endpoint, or two where BuildKit too tries both: https unverified, then http."""
         registry = _registry(authority)
-        table = self._tables[registry][1] if registry in self._tables else _RegistryTable()
+        table = self._tables[registry][1] if registry in self._tables else RegistryTable()
         host = host_of(authority)
-        http = _is_loopback(host) if table.http is None else table.http
+        http = is_loopback(host) if table.http is None else table.http
         tls = self._tls.get(registry, Tls())
         schemes = ["https"] if table.insecure or not http else []
         schemes += ["http"] if http else []
         auth = self._auths.get(registry)
         return tuple(Endpoint(name, _url(s, authority), path, tls, is_origin, auth) for s in schemes)
-
-    def _auth(self, registry: str, key: str, own: _AuthTable) -> Auth:
-        """A registry's own credential, which must be there already."""
-        where = f'registry."{key}".auth'
-        given = {name.replace("_", "-"): value for name, value in own if value is not None and name != "use"}
-        for name, value in given.items():
-            if not value:
-                self._fail(f"{where}.{name}", "is empty")
-        password = self._secret(where, "password", own.password_file, own.password_env)
-        token = self._secret(where, "token", own.token_file, own.token_env)
-        config = self._resolve(own.docker_config, f"{where}.docker-config") if own.docker_config else None
-        if own.username and not password:
-            self._fail(f"{where}.username", "needs password-file or password-env beside it")
-        if password and not own.username:
-            self._fail(where, "has a password without a username: write username beside it")
-        kinds = [given.keys() & keys for keys in _AUTH_KINDS]
-        if sum(map(bool, kinds)) > 1:
-            self._fail(where, f"has {' and '.join(min(kind) for kind in kinds if kind)}: keep one kind of credential")
-        auth = Auth(registry, own.username, password, token, config, own.use)
-        try:
-            if config:
-                self._config_json(config, registry)
-            elif password:
-                Password(own.username or "", secrets.read(password))
-            elif token:
-                RegistryToken(secrets.read(token))
-            else:
-                self._fail(
-                    where,
-                    "names no credential: write username with password-file or password-env, token-file or token-env, "
-                    "or docker-config",
-                )
-        except SecretError as error:
-            self._fail(where, str(error))
-        except ValueError as error:
-            self._fail(where, f"{error} (from {password or token})")
-        return auth
-
-    def _exposed(self, registry: str) -> str | None:
-        """Who may read the registry's credential on its way there."""
-        table = self._tables[registry][1]
-        if _is_loopback(host_of(registry)):
-            return None
-        if table.http:
-            return "the credential is sent over plain http (http = true): who listens on the way can read it"
-        if table.insecure:
-            return "the credential is sent to whoever answers (insecure = true): name the CA instead, with ca"
-        return None
-
-    def _secret(self, where: str, what: str, file: str | None, env: str | None) -> Secret | None:
-        if file and env:
-            self._fail(where, f"has {what}-file and {what}-env: keep one of the two")
-        if not file and not env:
-            return None
-        return Secret(self._resolve(file, f"{where}.{what}-file") if file else None, env)
-
-    def _config_json(self, path: Path, registry: str) -> None:
-        found = docker_config.read(path, registry)
-        if isinstance(found, Helper) and not shutil.which(found.program):
-            raise SecretError(f"{path} names the credential helper {found.program}, which is not on PATH: install it")
-
-    def _admission(self, warnings: list[str]) -> Admission:
-        own = self._file.mirrortap
-        users = self._users(own.proxy_users, warnings) if own.proxy_users is not None else None
-        entries = [own.tunnel] if isinstance(own.tunnel, str) else own.tunnel
-        tunnel = tuple(self._tunnelled(host, f"mirrortap.tunnel[{i}]") for i, host in enumerate(entries))
-        return Admission(
-            tuple(own.allow_clients),
-            users,
-            tunnel,
-            frozenset(own.tunnel_ports),
-            own.connections_per_client,
-            own.header_timeout,
-            own.idle_timeout,
-        )
 
     def _lives(self) -> Lives:
         lives = Lives(self._file.mirrortap.leaf_life, self._file.mirrortap.intermediate_life)
@@ -390,118 +194,11 @@ class _Reader:
             self._fail("mirrortap.intermediate-life", "must be at least twice leaf-life; raise it, or lower that")
         return lives
 
-    def _users(self, name: str, warnings: list[str]) -> Path:
-        where = "mirrortap.proxy-users"
-        path = self._resolve(name, where)
-        try:
-            users, faults = htpasswd.read(path)
-            mode = path.stat().st_mode
-        except (OSError, ValueError) as error:
-            self._fail(where, f"{_shown(path)} cannot be read: {_why(error)}; make it with: htpasswd -cB FILE USER")
-        if faults:
-            self._fail(where, faults[0])
-        if mode & stat.S_IROTH:
-            warnings.append(f"{where}: {path} can be read by everybody on this machine; chmod o-r {path}")
-        if weak := htpasswd.weak(users):
-            warnings.append(
-                f"{where}: {path} has SHA-1 hashes, which are quickly guessed from; "
-                f"write new ones with: htpasswd -B {path} {weak[0]}"
-            )
-        return path
-
-    def _tunnelled(self, text: str, where: str) -> str:
-        """An entry of `tunnel`: host[:port], *.host[:port], "registries" or "all"."""
-        wildcard = "*." if text.startswith("*.") else ""
-        authority = self._authority(text.removeprefix(wildcard), where)
-        if wildcard and is_address(host_of(authority)):
-            self._fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
-        return wildcard + authority
-
-    def _tls_of(self, key: str, table: _RegistryTable) -> Tls:
-        where = f'registry."{key}"'
-        ca = []
-        for i, name in enumerate(table.ca):
-            where_in = f"{where}.ca[{i}]"
-            ca.append(self._ca(self._resolve(name, where_in), where_in))
-        pairs = []
-        for i, pair in enumerate(table.keypair):
-            where_in = f"{where}.keypair[{i}]"
-            certificate, key_file = self._resolve(pair.cert, where_in), self._resolve(pair.key, where_in)
-            pairs.append(self._keypair(certificate, key_file, where_in))
-        for i, name in enumerate(table.tlsconfigdir):
-            where_in = f"{where}.tlsconfigdir[{i}]"
-            folder = self._resolve(name, where_in)
-            if not os.path.isdir(folder):
-                self._fail(where_in, f"{_shown(folder)} is not a folder")
-            # docker's certs.d convention, which BuildKit follows: *.crt are CAs, X.cert goes with X.key
-            ca += [self._ca(path, where_in) for path in sorted(folder.glob("*.crt"))]
-            pairs += [self._keypair(path, path.with_suffix(".key"), where_in) for path in sorted(folder.glob("*.cert"))]
-        return Tls(tuple(ca), tuple(pairs), verify=not table.insecure)
-
-    def _ca(self, path: Path, where: str) -> Path:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-        except ssl.SSLError:
-            self._fail(where, f"{path} holds no PEM certificate")
-        except (OSError, ValueError) as error:
-            self._fail(where, f"{_shown(path)} cannot be read: {_why(error)}")
-        return path
-
-    def _keypair(self, certificate: Path, key: Path, where: str) -> KeyPair:
-        try:
-            # An empty password, lest OpenSSL asks for one on the terminal.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
-        except ssl.SSLError as error:
-            self._fail(
-                where,
-                f"{certificate} and {key} are no PEM certificate with its unencrypted key: {error.reason}",
-            )
-        except (OSError, ValueError) as error:
-            self._fail(where, f"{_shown(certificate)} or {_shown(key)} cannot be read: {_why(error)}")
-        return KeyPair(certificate, key)
-
-    def _resolve(self, name: str, where: str) -> Path:
-        try:
-            path = Path(name).expanduser()
-        except RuntimeError:
-            self._fail(where, f"{name!r}: there is no such user")
-        return path if self._path is None else self._path.parent / path
-
-    def _authority(self, text: str, where: str) -> str:
-        authority = text.lower()
-        match = _AUTHORITY.fullmatch(authority)
-        if not match or int(match[2] or 443) > 65535 or (match[1] and not _is_ipv6(match[1])):
-            self._fail(where, f"{text!r} is not host[:port]")
-        return authority
-
-    def _fail(self, key: str, message: str) -> NoReturn:
-        raise ConfigError(f"{self._path}: {key}: {message}")
-
 
 def _registry(authority: str) -> str:
     """The name that a registry goes by: 443 is where it is anyway."""
     return wellknown.canonical(authority.removesuffix(":443"))
 
 
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or (is_address(host) and host.startswith("127."))
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _url(scheme: str, authority: str) -> str:
     return f"{scheme}://{authority.removesuffix(':443') if scheme == 'https' else authority}"
-
-
-def _shown(path: Path) -> str:
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
-def _why(error: OSError | ValueError) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

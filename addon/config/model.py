@@ -267,3 +267,8 @@ def host_of(authority: str) -> str:
 def is_address(host: str) -> bool:
     """Whether host is an IP address, for which no certificate of ours can be valid."""
     return ":" in host or (host.replace(".", "").isdigit() and host.count(".") == 3)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether host is written as this machine itself."""
+    return host in ("localhost", "::1") or (is_address(host) and host.startswith("127."))

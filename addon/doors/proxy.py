@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
-from mitmproxy.net.http.status_codes import RESPONSES
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layers import HttpLayer
 
 from addon import addresses, admission, journal
 from addon.body import BodyCut
+from addon.doors import answers
+from addon.doors.answers import RegistryResponse
 from addon.doors.guests import Guest
 from addon.doors.leaves import Leaves
 from addon.doors.streaming import (
@@ -23,11 +24,10 @@ from addon.doors.streaming import (
     RegistryHttpLayer,
     RegistryTLSLayer,
     RequestBody,
-    StreamedResponse,
     Turn,
 )
 from addon.gate import Gate, Refusal
-from addon.reply import Reply, Request
+from addon.reply import Request
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ log = logging.getLogger("mirrortap")
 _DRAIN = 30.0
 # Lines that the log gets a minute about clients that keep us waiting.
 _LINES = 60
-# Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
-_OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
 _SECRET_HEADERS, _HIDDEN = ("Authorization", "Proxy-Authorization", "Cookie"), "[hidden]"
 _USE_CONNECT = Refusal(
@@ -55,12 +53,6 @@ _USE_CONNECT = Refusal(
     "mirrortap speaks TLS for registries alone: use CONNECT",
     "mirrortap speaks TLS for registries alone; to reach other https hosts, clients use CONNECT\n",
 )
-
-
-class RegistryResponse(StreamedResponse):
-    """A response of the engine's, with what the log wants to know of it."""
-
-    reply: Reply
 
 
 class ProxyDoor:
@@ -203,16 +195,16 @@ class ProxyDoor:
         if request.method == "CONNECT" or request.host != ITSELF:
             here = admission.place(*flow.client_conn.sockname[:2])
             if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, here)):
-                return _refused(request, refusal)
+                return answers.refused(request, refusal)
             if self._out_of_reach(flow):
-                return _offline(request)
+                return answers.offline(request)
             if self._rule(flow) is None:
                 if request.scheme == "https":
-                    return _refused(request, _USE_CONNECT)
+                    return answers.refused(request, _USE_CONNECT)
                 listening = [(host, port) for host, port, *_ in _proxyserver().listen_addrs()]
                 found = await self._gate.way(guest.address, request.host, request.port, listening)
                 if isinstance(found, Refusal):
-                    return _refused(request, found)
+                    return answers.refused(request, found)
                 guest.ways |= {(address, request.port) for address in found}
         flow.metadata[CHECKED] = found
         return None
@@ -231,9 +223,9 @@ class ProxyDoor:
                 headers=self._busy[flow.id],
                 body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
             )
-            flow.response = _response(await self._service.engine.answer(request), flow.request.method)
-            if rule.offline and flow.response.status_code == _OFFLINE_STATUS:
-                flow.response.reason = _OFFLINE_REASON
+            flow.response = answers.of_reply(await self._service.engine.answer(request), flow.request.method)
+            if rule.offline:
+                answers.name_offline(flow.response)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
@@ -296,9 +288,9 @@ class ProxyDoor:
 
     def _own_page(self, request: http.Request) -> http.Response:
         if request.path == "/ca.crt":
-            return _page(request, 200, self._service.authority.roots_pem, "application/x-pem-file")
+            return answers.page(request, 200, self._service.authority.roots_pem, "application/x-pem-file")
         text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
-        return _page(request, 200 if request.path == "/" else 404, text)
+        return answers.page(request, 200 if request.path == "/" else 404, text)
 
     def _intercepts(self, host: str, port: int) -> bool:
         """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
@@ -316,55 +308,6 @@ def _hide_secrets(headers: http.Headers) -> None:
     for name in _SECRET_HEADERS:
         if name in headers:
             headers[name] = _HIDDEN
-
-
-def _response(reply: Reply, method: str) -> RegistryResponse:
-    fields = [
-        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
-        for name, value in reply.headers
-    ]
-    bodiless = method == "HEAD" or reply.status in (204, 304)
-    if not bodiless and not any(name.lower() == b"content-length" for name, _ in fields):
-        if isinstance(reply.body, bytes):
-            fields.append((b"Content-Length", b"%d" % len(reply.body)))
-        else:
-            fields.append((b"Transfer-Encoding", b"chunked"))
-    response = RegistryResponse(
-        http_version=b"HTTP/1.1",
-        status_code=reply.status,
-        reason=RESPONSES.get(reply.status, "").encode(),
-        headers=http.Headers(fields),
-        content=reply.body if isinstance(reply.body, bytes) else None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
-    )
-    response.source = None if isinstance(reply.body, bytes) else reply.body
-    response.reply = reply
-    return response
-
-
-def _offline(request: http.Request) -> http.Response:
-    host = f"{request.host}:{request.port}"
-    text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
-    response = _page(request, _OFFLINE_STATUS, text)
-    response.reason = _OFFLINE_REASON
-    return response
-
-
-def _refused(request: http.Request, refusal: Refusal) -> http.Response:
-    response = _page(request, refusal.status, refusal.text)
-    response.reason = refusal.reason
-    for name, value in refusal.headers:
-        response.headers[name] = value
-    return response
-
-
-def _page(request: http.Request, status: int, content: str | bytes, media_type: str = "text/plain") -> http.Response:
-    response = http.Response.make(status, content, {"Content-Type": media_type})
-    if request.method == "HEAD":
-        response.raw_content = b""
-    return response
 
 
 def _proxyserver() -> Proxyserver:

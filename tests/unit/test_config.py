@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.config import toml
 
-from addon.config import buildkit
+from addon.config import buildkit, tables
 from addon.config.model import (
     Amount,
     Config,
@@ -340,14 +340,14 @@ def test_the_whole_disk_and_nothing_left_free(read: Read) -> None:
     ),
 )
 def test_any_whole_number_of_any_unit(number: int, unit: tuple[str, int]) -> None:
-    table = buildkit._MirrortapTable.model_validate({"min-rate": f"{number}{unit[0]}"})
+    table = tables.MirrortapTable.model_validate({"min-rate": f"{number}{unit[0]}"})
     assert table.min_rate == number * unit[1]
 
 
 @given(st.decimals(0, 1000, places=3))
 def test_any_share(percent: Decimal) -> None:
     try:
-        table = buildkit._MirrortapTable.model_validate({"keep-filling-from": f"{percent}%"})
+        table = tables.MirrortapTable.model_validate({"keep-filling-from": f"{percent}%"})
     except ValidationError:
         assert percent > 100
     else:

@@ -1,0 +1,79 @@
+"""Answers as mitmproxy sends them: the engine's replies, refusals, and pages of the proxy's own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.net.http.status_codes import RESPONSES
+
+from addon.doors.streaming import StreamedResponse
+
+if TYPE_CHECKING:
+    from addon.gate import Refusal
+    from addon.reply import Reply
+
+# Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
+_OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
+
+
+class RegistryResponse(StreamedResponse):
+    """A response of the engine's, with what the log wants to know of it."""
+
+    reply: Reply
+
+
+def of_reply(reply: Reply, method: str) -> RegistryResponse:
+    fields = [
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        for name, value in reply.headers
+    ]
+    bodiless = method == "HEAD" or reply.status in (204, 304)
+    if not bodiless and not any(name.lower() == b"content-length" for name, _ in fields):
+        if isinstance(reply.body, bytes):
+            fields.append((b"Content-Length", b"%d" % len(reply.body)))
+        else:
+            fields.append((b"Transfer-Encoding", b"chunked"))
+    response = RegistryResponse(
+        http_version=b"HTTP/1.1",
+        status_code=reply.status,
+        reason=RESPONSES.get(reply.status, "").encode(),
+        headers=http.Headers(fields),
+        content=reply.body if isinstance(reply.body, bytes) else None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+    response.source = None if isinstance(reply.body, bytes) else reply.body
+    response.reply = reply
+    return response
+
+
+def offline(request: http.Request) -> http.Response:
+    host = f"{request.host}:{request.port}"
+    text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
+    response = page(request, _OFFLINE_STATUS, text)
+    name_offline(response)
+    return response
+
+
+def name_offline(response: http.Response) -> None:
+    """Has a 504 say why in its reason."""
+    if response.status_code == _OFFLINE_STATUS:
+        response.reason = _OFFLINE_REASON
+
+
+def refused(request: http.Request, refusal: Refusal) -> http.Response:
+    response = page(request, refusal.status, refusal.text)
+    response.reason = refusal.reason
+    for name, value in refusal.headers:
+        response.headers[name] = value
+    return response
+
+
+def page(request: http.Request, status: int, content: str | bytes, media_type: str = "text/plain") -> http.Response:
+    response = http.Response.make(status, content, {"Content-Type": media_type})
+    if request.method == "HEAD":
+        response.raw_content = b""
+    return response
