@@ -187,6 +187,18 @@ def test_what_is_forwarded_is_held_to_the_same_rules(
                 assert connection.getresponse().read() == b"ok"
                 connection.request("GET", f"http://{named}/{i}")
 
+    # A ClientHello that says it has 16 MB is not waited for.
+    with connect(proxy) as sock:
+        assert answer_to(sock, connecting(intercepted)).status == 200
+        hello = b"\x01\xff\xff\xff\x03\x03" + bytes(16384 - 6)
+        try:
+            for _ in range(5):
+                sock.sendall(b"\x16\x03\x01\x40\x00" + hello)
+                hello = bytes(16384)
+        except ConnectionError:
+            pass
+        assert said(sock) == b""
+
     # mitmproxy would pass on what is neither TLS nor HTTP: nothing goes past the engine to an intercepted host.
     with connect(proxy) as sock:
         assert answer_to(sock, connecting(intercepted)).status == 200
