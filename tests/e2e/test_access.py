@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Authority
+    from support.config import Table
     from support.programs import RealRegistry
     from support.proxy import Response
 
@@ -185,16 +186,17 @@ class World:
     registry: RealRegistry
     direct: HTTPSConnection
     through: dict[str, HTTPSConnection]
-    _issued: dict[tuple[Who, str], str] = field(default_factory=dict)
+    _issued: dict[tuple[Who, tuple[str, ...]], str] = field(default_factory=dict)
 
     def token(self, who: Who, repository: str) -> str | None:
-        """The same again, unless it is to be a fresh one."""
+        """The same again, unless it is to be a fresh one. One is for all warm repositories, whose rights are apart."""
         if not who.token:
             return None
-        if who.fresh or (who, repository) not in self._issued:
-            scopes = [f"repository:{repository}:pull"]
-            self._issued[who, repository] = self.tokens.issue(who.user, scopes, who.life)
-        return self._issued[who, repository]
+        together = REPOSITORIES if repository in WARM else (repository,)
+        if who.fresh or (who, together) not in self._issued:
+            scopes = [f"repository:{name}:pull" for name in together]
+            self._issued[who, together] = self.tokens.issue(who.user, scopes, who.life)
+        return self._issued[who, together]
 
     def observed(self, state: State, who: Who, repository: Repository, ask: Ask) -> Outcome | str:
         """What the client is given, in words where it is nothing that may be."""
@@ -261,7 +263,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
                 put(registry, repository.name, piece, TAG)
         # Tags are believed for long: one that is in the cache could leak.
         table = {"server": registry.url, "ca": [authority.file]}
-        config = toml({CHECKED: table, OPEN: table | {"access": "open"}}, {"tag-ttl": "1h"})
+        tables: dict[str, Table] = {
+            CHECKED: table,
+            OPEN: table | {"access": "open"},
+            tokens.endpoint: {"ca": [authority.file]},
+        }
+        config = toml(tables, {"tag-ttl": "1h"})
         proxy = stack.enter_context(serve(folder / "proxy", config))
         direct = HTTPSConnection(registry.endpoint, context=authority.client_context(), timeout=30)
         through = {name: proxy.client(name).connect() for name in (CHECKED, OPEN)}
@@ -279,7 +286,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
 def warm(world: World) -> None:
     """Those who later may not read it come first: while they still can."""
     asked_by_revoked = [repository for (who, _, _), repository in COLD.items() if who is REVOKED]
-    for repository in (*asked_by_revoked, *WARM.values()):
+    for repository in (*asked_by_revoked, WARM[A]):
         world.token(REVOKED, repository.name)
     for who in REVOKED, EXPIRED:
         read_all(world, who, WARM[A])
@@ -301,8 +308,8 @@ def revoke(world: World) -> None:
     """Until the origin knows, which cannot take back tokens: they must have expired."""
     for readers in world.tokens.policy.private.values():
         readers.discard("carol")
-    login = {"Authorization": f"Bearer {world.token(REVOKED, PUBLIC)}"}  # the last that was made
-    while exchange(world.direct, "HEAD", f"/v2/{PUBLIC}/blobs/{SHARED.digest}", login).status != 401:
+    login = {"Authorization": f"Bearer {world.token(REVOKED, A)}"}  # the last that was made
+    while exchange(world.direct, "HEAD", f"/v2/{A}/blobs/{SHARED.digest}", login).status != 401:
         time.sleep(0.05)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from support.certificates import Authority
     from support.clients import Sandbox
+    from support.config import Table
     from support.programs import RealRegistry
     from support.proxy import Proxy
     from support.threads import LoopThread
@@ -75,7 +76,7 @@ def proxy(origin: Origin, down: list[FakeRegistry], authority: Authority, start_
         "server": origin.registry.url,
         "ca": [authority.file],
     }
-    tables = {"docker.io": table} | {mirror.endpoint: {"http": True} for mirror in down}
+    tables: dict[str, Table] = {"docker.io": table} | {mirror.endpoint: {"http": True} for mirror in down}
     # A token server on loopback is one that the operator must have named.
     tables[origin.tokens.endpoint] = {"ca": [authority.file]}
     # Tags are believed for long: one that is in the cache could be shown to anybody.
