@@ -104,7 +104,10 @@ class Credentials:
         if answer is None or answer.until <= time.monotonic():
             run = self._runs.get(helper)
             if run is None:
-                run = self._runs[helper] = asyncio.create_task(self._run(helper))
+                run = asyncio.create_task(self._run(helper))
+                # mitmproxy's loop begins tasks at once: that of a program that cannot be run has ended.
+                if not run.done():
+                    self._runs[helper] = run
             answer = await asyncio.shield(run)
         if isinstance(answer.login, str):
             raise EndpointError(f"{auth} cannot be had: {helper.program} {answer.login}")
@@ -124,7 +127,7 @@ class Credentials:
             self._answers[helper] = answer
             return answer
         finally:
-            del self._runs[helper]
+            self._runs.pop(helper, None)
 
 
 def _read(auth: Auth) -> Login | Helper:

@@ -75,7 +75,10 @@ class Tokens:
         # One exchange, and one failure, for the many blobs of an image that are asked for at once.
         renewal = self._renewals.get(key)
         if renewal is None:
-            renewal = self._renewals[key] = asyncio.create_task(self._renew(key, endpoint, wanted))
+            renewal = asyncio.create_task(self._renew(key, endpoint, wanted))
+            # mitmproxy's loop begins tasks at once: one that had nothing to wait for has ended.
+            if not renewal.done():
+                self._renewals[key] = renewal
             # Those who wanted to know may have left.
             renewal.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(renewal)
@@ -92,7 +95,7 @@ class Tokens:
                 self._tokens[key] = token
             return token is not None
         finally:
-            del self._renewals[key]
+            self._renewals.pop(key, None)
 
     async def _anonymous(self, endpoint: Endpoint, wanted: Bearer) -> _Token | None:
         realm = _realm(endpoint, wanted)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.certificates import Authority
+    from support.config import Table
     from support.programs import RealRegistry
     from support.proxy import Proxy
 
@@ -63,8 +64,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
         registry = stack.enter_context(docker_registry(folder / "origin", tls=authority.pair(), token_auth=tokens))
         loop = stack.enter_context(LoopThread())
         wire = loop.enter(Wire(registry.endpoint))
-        table = {"server": f"https://{wire.endpoint}", "ca": [authority.file]}
-        proxy = stack.enter_context(serve(folder / "proxy", toml({"registry.example": table}), workers=2))
+        ca = {"ca": [authority.file]}
+        tables: dict[str, Table] = {
+            "registry.example": {"server": f"https://{wire.endpoint}", **ca},
+            tokens.endpoint: ca,
+        }
+        proxy = stack.enter_context(serve(folder / "proxy", toml(tables), workers=2))
         yield World(tokens, registry, loop, wire, proxy)
 
 

@@ -104,7 +104,8 @@ def test_blobs_cached_from_a_private_repository_are_uploaded_all_the_same(
     image = make_image(tmp_path / "layouts", seed=7)
     with TokenServer(policy, tmp_path, authority.server_context()) as tokens:
         registry = registries("private", tls=authority.pair(), token_auth=tokens)
-        proxy = start_proxy(toml({"registry.example": {"server": registry.url, "ca": [authority.file]}}))
+        ca = {"ca": [authority.file]}
+        proxy = start_proxy(toml({"registry.example": {"server": registry.url, **ca}, tokens.endpoint: ca}))
         bundle = write_bundle(tmp_path / "bundle.pem", proxy.ca, authority.file)
         alice, bob = (builder(proxy, name, bundle) for name in users)
         secret = "registry.example/team/secret:1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -107,3 +108,9 @@ async def origin(setup: Setup) -> FakeRegistry:
 @pytest.fixture
 async def mirror(setup: Setup) -> FakeRegistry:
     return await setup.registry()
+
+
+@pytest.fixture(autouse=True)
+async def begin_tasks_at_once() -> None:
+    """As mitmproxy's loop does: what ends without waiting for anything has ended when it has been started."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)

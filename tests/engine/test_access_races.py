@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support.access import Policy
 from support.auth import BearerAuth
-from support.faults import Slow
+from support.faults import NoDigest, Slow
 
 from addon import fill
-from engine.harness import NAME, blob, read
+from engine.harness import NAME, TAG, blob, read
 
 if TYPE_CHECKING:
     from support.images import Image
@@ -78,3 +78,14 @@ async def test_who_may_not_and_asks_first_is_not_in_the_way(
     gate.set()
     assert (await second).data == layer.data
     assert (await first).status == 401
+
+
+async def test_a_tag_whose_bytes_alone_tell_is_told_to_each_for_itself(
+    setup: Setup, private: FakeRegistry, image: Image
+) -> None:
+    private.inject(NoDigest(), kind="manifest")
+    proxy = setup.proxy(private)
+    logins = [ALICE, *OTHERS] * 4
+    got = await asyncio.gather(*(proxy.fetch("GET", TAG, login) for login in logins))
+    assert [each.status for each in got] == [200, 401, 401] * 4
+    assert [image.manifest.data in each.data for each in got] == [True, False, False] * 4

@@ -133,7 +133,9 @@ async def test_of_several_parts_the_one_that_cannot_come_cuts_the_transfer(
     assert got.status == 206
     assert "sent a bad" in (got.cut or "")
     assert got.data == b"" or got.data.endswith(b"Content-Range: bytes 999-999/1000\r\n\r\n")
-    assert opened(proxy) == []
+    # The download is tried once more, by itself.
+    while opened(proxy):  # noqa: ASYNC110 (a turn of the loop, not a length of time)
+        await asyncio.sleep(0)
 
 
 async def test_a_range_that_may_be_ignored_gives_the_whole(setup: Setup, mirror: FakeRegistry, digest: str) -> None:

@@ -26,6 +26,12 @@ SECRET = "s3cret-Value"
 EVERYWHERE = LoginRefused(None)
 
 
+@pytest.fixture(autouse=True)
+async def begin_tasks_at_once() -> None:
+    """As mitmproxy's loop does: what ends without waiting for anything has ended when it has been started."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+
+
 @pytest.fixture
 async def held() -> AsyncIterator[Credentials]:
     found = Credentials()
