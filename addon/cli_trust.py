@@ -16,6 +16,7 @@ import click
 from addon.config import wellknown
 from addon.service import default_data
 from ca.authority import AuthorityError, dns_name
+from ca.files import NEXT_CRT, OLD_CRT, ROOT_CRT
 from ca.trust import facts, targets
 from ca.trust.apply import Applier
 from ca.trust.certificates import Bundle
@@ -101,10 +102,17 @@ class _Source:
         """Raises TrustError."""
         if self.proxy and not self.file and not self.data:
             return _fetched(f"{self.proxy}/ca.crt")
-        path = self.file or (self.data or default_data()) / "ca" / "ca.crt"
+        if self.file:
+            return Bundle.parse(self._bytes(self.file), str(self.file))
+        folder = (self.data or default_data()) / "ca"
+        # While a CA is rotated, both.
+        others = [path for path in (folder / NEXT_CRT, folder / OLD_CRT) if path.exists()]
+        return Bundle.parse(b"".join(map(self._bytes, (folder / ROOT_CRT, *others))), str(folder / ROOT_CRT))
+
+    def _bytes(self, path: Path) -> bytes:
         try:
             with path.open("rb") as file:
-                return Bundle.parse(file.read(_MOST), str(path))
+                return file.read(_MOST)
         except OSError as error:
             where = "" if self.file else "; name the proxy with --proxy http://HOST:3128, or a copy with --ca FILE"
             raise TrustError(f"{path}: the CA cannot be read: {error.strerror}{where}") from None

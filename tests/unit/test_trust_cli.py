@@ -148,6 +148,18 @@ def test_text_around_a_certificate_is_left_out(shell: Shell, authority: Authorit
     assert put.read_bytes().count(b"BEGIN CERTIFICATE") == 1
 
 
+def test_while_a_ca_is_rotated_both_are_trusted(shell: Shell, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for step in ["init"], ["rotate"], ["rotate", "--switch"]:
+        result = CliRunner().invoke(main, ["ca", *step, "--data", str(data)])
+        assert result.exit_code == 0, result.output
+        both = {pem.read_bytes() for pem in (data / "ca").glob("*.crt") if pem.stem in ("ca", "next", "old")}
+        assert shell(f"docker --host ghcr.io --data {data}").exit_code == 0
+        put = (shell.root / "etc/docker/certs.d/ghcr.io/mirrortap.crt").read_bytes()
+        assert {*Bundle.parse(put, "").pems} == {*Bundle.parse(b"".join(both), "").pems}
+        assert put.count(b"BEGIN CERTIFICATE") == len(both) == (1 if step == ["init"] else 2)
+
+
 def test_all_public_registries_unless_told_which(shell: Shell) -> None:
     assert shell("podman").exit_code == 0
     hosts = {path.name for path in (shell.root / "etc/containers/certs.d").iterdir()}
