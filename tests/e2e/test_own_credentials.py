@@ -62,7 +62,7 @@ def test_a_mirror_with_a_helper_an_origin_with_a_password_and_mitmproxys_flows(
         ca = {"ca": [authority.file]}
         config = toml(
             {
-                "docker.io": {"mirrors": [mirror.endpoint], "fallback": False},
+                "docker.io": {"mirrors": [mirror.endpoint], "fallback": False, "access": "open"},
                 mirror.endpoint: ca
                 | {"http": False, "auth": {"docker-config": helper.config(tmp_path / "config.json", mirror.endpoint)}},
                 TEAM: ca

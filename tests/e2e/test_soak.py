@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from e2e.conftest import Serve
 
 MIB = 1 << 20
-REQUESTS = 600  # a round
+REQUESTS = 300  # a round
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "2"))  # before it is looked at, and then again as many
 CLIENTS = 6
 CACHE_SIZE = 200_000_000

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.access import Policy, basic
 from support.auth import BasicAuth, BearerAuth
-from support.config import QUICK
+from support.config import QUICK, toml
 from support.faults import Held, NoDigest, Status
 
-from engine.harness import NAME, TAG, blob, closed_port, manifest
+from engine.harness import NAME, REGISTRY, TAG, blob, closed_port, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from support.images import Image
     from support.registry import FakeRegistry
@@ -412,6 +413,75 @@ async def test_what_is_open_is_for_everybody_once_it_is_here(setup: Setup, priva
     assert len(private.requests) == asked
     # What is not known to be in a repository is not served for it there either.
     assert (await proxy.get(blob(image.config.digest, "team/other"))).status != 200
+
+
+# --- where the proxy logs in ---
+
+
+PASSWORD = "proxys-own"
+
+
+@pytest.fixture
+async def paid(setup: Setup, image: Image) -> FakeRegistry:
+    """A mirror that the proxy alone may read."""
+    registry = await setup.registry(auth=BasicAuth(Policy(users={"proxy": PASSWORD})))
+    registry.add(image, NAME)
+    return registry
+
+
+def logging_in(setup: Setup, folder: Path, origin: FakeRegistry, *mirrors: FakeRegistry, at: str, **auth: str) -> Proxy:
+    """A proxy with a credential of its own for `at`."""
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o600)
+    tables: dict[str, dict[str, Any]] = {each.endpoint: {"http": False, "ca": [setup.ca_file]} for each in mirrors}
+    tables[REGISTRY] = {"mirrors": list(tables), "server": origin.url, "ca": [setup.ca_file]}
+    tables[at]["auth"] = {"username": "proxy", "password-file": secret, **auth}
+    return setup.start(toml(tables))
+
+
+async def test_what_a_mirror_gives_the_proxy_alone_is_not_for_everybody(
+    setup: Setup, private: FakeRegistry, paid: FakeRegistry, image: Image, tmp_path: Path
+) -> None:
+    proxy = logging_in(setup, tmp_path, private, paid, at=paid.endpoint)
+    await check_refused(proxy, image, None)
+    assert paid.requests == []
+    await pull(proxy, image, ALICE)
+    assert {seen.path for seen in paid.seen(method="GET")} >= {blob(part.digest) for part in image.blobs}
+    assert {kind for kind, login in questions(private) if login == ALICE} == {"HEAD manifest"}
+    await check_refused(proxy, image, None)
+    await check_refused(proxy, image, BOB)
+
+
+async def test_a_mirror_that_the_proxy_logs_in_to_serves_what_is_public(
+    setup: Setup, origin: FakeRegistry, paid: FakeRegistry, image: Image, tmp_path: Path
+) -> None:
+    proxy = logging_in(setup, tmp_path, origin, paid, at=paid.endpoint)
+    await pull(proxy, image, None)
+    assert {kind for kind, _ in questions(origin)} == {"HEAD manifest"}
+    assert await pull(proxy, image, None) == {"hit"}
+    # A blob first: the mirror's word is not enough.
+    proxy = logging_in(setup, tmp_path, origin, paid, at=paid.endpoint)
+    asked = len(origin.requests)
+    assert (await proxy.get(blob(image.config.digest))).data == image.config.data
+    assert {kind for kind, _ in questions(origin)[asked:]} == {"HEAD blob"}
+
+
+@pytest.mark.parametrize("use", ["always", "when-client-has-none"])
+async def test_with_the_proxys_login_at_the_origin_everybody_may_read(
+    use: str, setup: Setup, image: Image, tmp_path: Path
+) -> None:
+    origin = await setup.registry(auth=BasicAuth(Policy(users={"proxy": PASSWORD, "alice": "pw"})))
+    origin.add(image, NAME)
+    proxy = logging_in(setup, tmp_path, origin, at=REGISTRY, use=use)
+    own, hers = basic("proxy", PASSWORD), basic("alice", "pw")
+    await pull(proxy, image, hers)
+    counted = [login for kind, login in questions(origin) if kind == "GET manifest"]
+    assert counted == [own if use == "always" else hers]
+    assert {login for kind, login in questions(origin) if kind != "GET manifest"} <= {own, None}
+    assert await pull(proxy, image, None) == {"hit"}
+    ping = await proxy.get("/v2/")
+    assert ping.status == (200 if use == "always" else 401), "whether a client has to log in"
 
 
 # --- whose credential pays ---
