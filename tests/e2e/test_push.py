@@ -87,9 +87,18 @@ def test_a_moved_tag_is_seen_by_the_next_pull(proxy: Proxy, builder: Builder, tm
 
 @pytest.mark.parametrize("name", ["registry.example/team/copy", "docker.io/team/copy"])
 def test_blobs_cached_from_another_repository_are_uploaded_all_the_same(
-    name: str, app: Image, target: RealRegistry, proxy: Proxy, builder: Builder, direct: Sandbox
+    name: str,
+    app: Image,
+    target: RealRegistry,
+    proxy: Proxy,
+    builder: Builder,
+    direct: Sandbox,
+    tmp_path: Path,
 ) -> None:
+    """Also to a repository of which the proxy knows that everybody may read it."""
+    fill(direct, target, make_image(tmp_path / "layouts", seed=8), "team/copy:before")
     machine = builder(proxy)
+    machine.pull(f"{name}:before")
     pulled = machine.pull(APP)
     machine.push(f"dir:{pulled.folder}", f"{name}:1.0")
     assert_holds(direct, target, "team/copy:1.0", app)
