@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from addon import __version__
-from addon.cli_ca import ca
-from addon.cli_cache import cache
-from addon.cli_trust import trust
+from addon.commands.ca import ca
+from addon.commands.cache import cache
+from addon.commands.trust import trust
 from addon.doors.listening import ListenError
 from addon.serve import serve
 from addon.service import Service, StartError

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ca.trust.certificates import missing
-from ca.trust.plan import TrustError
+from ca.trust.errors import TrustError
 from ca.trust.record import File, Record
 from ca.trust.tree import Tree
 

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
-from ca.trust.plan import TrustError
+from ca.trust.errors import TrustError
 
 if TYPE_CHECKING:
     from typing import Self

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from ca.trust import systemd
-from ca.trust.plan import Plan, Put, TrustError, Wanted
+from ca.trust.errors import TrustError
+from ca.trust.plan import Plan, Put, Wanted
 
 CERTS = PurePosixPath("/etc/docker/certs.d")
 _HUB = "docker.io"

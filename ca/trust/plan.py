@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     from ca.trust.certificates import Bundle
 
 
-class TrustError(Exception):
-    """It cannot be done; the message says what failed, where, and what to do next."""
-
-
 @dataclass(frozen=True)
 class System:
     """What tells kinds of operating systems apart: ID and ID_LIKE of os-release(5), and the folders that exist."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from ca.trust.plan import TrustError
+from ca.trust.errors import TrustError
 
 if TYPE_CHECKING:
     from typing import Self

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ca.trust.plan import Plan, Put, Refresh, System, TrustError, Wanted
+from ca.trust.errors import TrustError
+from ca.trust.plan import Plan, Put, Refresh, System, Wanted
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path, PurePosixPath
 
-from ca.trust.plan import TrustError
+from ca.trust.errors import TrustError
 
 
 class Tree:

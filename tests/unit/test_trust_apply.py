@@ -16,7 +16,8 @@ from support.tree import snapshot
 from ca.trust import facts, targets
 from ca.trust.apply import Applier
 from ca.trust.certificates import Bundle
-from ca.trust.plan import Place, Plan, System, TrustError, Wanted
+from ca.trust.errors import TrustError
+from ca.trust.plan import Place, Plan, System, Wanted
 from ca.trust.tree import Tree
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 from addon.config import buildkit as reader
 from ca.trust import actions, buildkit, containerd, containers, docker, kubernetes, system, targets
 from ca.trust.certificates import Bundle, missing
-from ca.trust.plan import System, TrustError, Wanted
+from ca.trust.errors import TrustError
+from ca.trust.plan import System, Wanted
 
 if TYPE_CHECKING:
     from support.certificates import Authority

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from addon.cli_ca_show import described
+from addon.commands.ca_show import described
 from addon.config import buildkit
 from addon.config.model import ConfigError
 from addon.service import default_data

@@ -20,7 +20,8 @@ from ca.files import NEXT_CRT, OLD_CRT, ROOT_CRT
 from ca.trust import facts, targets
 from ca.trust.apply import Applier
 from ca.trust.certificates import Bundle
-from ca.trust.plan import Place, Plan, TrustError, Wanted
+from ca.trust.errors import TrustError
+from ca.trust.plan import Place, Plan, Wanted
 from ca.trust.targets import Target
 from ca.trust.tree import Tree
 
