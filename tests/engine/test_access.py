@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.access import Policy, basic
 from support.auth import BasicAuth, BearerAuth
+from support.clock import Clock
 from support.config import QUICK, toml
 from support.faults import Held, NoDigest, Status
 
@@ -30,17 +31,9 @@ ALICE, BOB = "Bearer alices", "Bearer bobs"
 NOBODY: Mapping[str, str] = {}
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(time.time())
 
 
 def guarded(origin: FakeRegistry) -> BearerAuth:

@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from support.clock import Clock
 from support.faults import Close, NoDigest, Status
 from support.wire import Wire
 
 from engine.harness import NAME, REGISTRY, TAG, RawServer, closed_port, manifest
-from engine.test_tags import NEW_CLIENT, OLD_CLIENT, Clock
+from engine.test_tags import NEW_CLIENT, OLD_CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,12 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from support.clock import Clock
 from support.config import QUICK
 from support.faults import Close, Hang, Status
 from support.registry import FakeRegistry
 
 from engine.harness import NAME, TAG, closed_port, manifest
-from engine.test_tags import NEW_CLIENT, OLD_CLIENT, Clock, OneImageForOldClients
+from engine.test_tags import NEW_CLIENT, OLD_CLIENT, OneImageForOldClients
 
 if TYPE_CHECKING:
     from support.certificates import Authority

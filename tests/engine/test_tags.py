@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.clock import Clock
 from support.faults import Answer, HeadRefused, NoDigest, Seen, Status
 from support.images import INDEX, MANIFEST
 
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 NEW_CLIENT = f"{INDEX}, {MANIFEST}, {DOCKER}"
 OLD_CLIENT = f"{MANIFEST}, {DOCKER}"
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class OneImageForOldClients:

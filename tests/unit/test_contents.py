@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from support.clock import Clock
 
 from addon.cache import database
 from addon.cache.contents import Contents, Entry
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 CONTENT = b"a layer" * 1000
 DIGEST = Digest.of(CONTENT)
 SIZE = len(CONTENT)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

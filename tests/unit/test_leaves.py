@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Self
 
 import pytest
 from OpenSSL import SSL
+from support.clock import shifted
 
 from addon.doors import leaves as module
 from addon.doors.leaves import Leaves
@@ -187,13 +187,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """Sets the clock by which leaves are renewed, to so many days from now."""
 
     def to(days: float) -> None:
-        class Shifted(datetime):
-            @classmethod
-            def now(cls, tz: tzinfo | None = None) -> Self:
-                shifted = datetime.now(UTC) + timedelta(days=days)
-                return cls.fromtimestamp(shifted.timestamp(), tz)
-
-        monkeypatch.setattr(module, "datetime", Shifted)
+        monkeypatch.setattr(module, "datetime", shifted(days))
 
     return to
 

@@ -6,10 +6,10 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
+from support.clock import shifted
 
 from addon import renewal as module
 from addon.config.model import Lives
@@ -39,14 +39,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """Sets everybody's clock to so many days from now."""
 
     def to(days: float) -> None:
-        class Shifted(datetime):
-            @classmethod
-            def now(cls, tz: tzinfo | None = None) -> Self:
-                shifted = datetime.now(UTC) + timedelta(days=days)
-                return cls.fromtimestamp(shifted.timestamp(), tz)
-
-        monkeypatch.setattr(module, "datetime", Shifted)
-        monkeypatch.setattr(clock, "datetime", Shifted)
+        monkeypatch.setattr(module, "datetime", shifted(days))
+        monkeypatch.setattr(clock, "datetime", shifted(days))
 
     return to
 

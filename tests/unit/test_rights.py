@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.clock import Clock
 
 from addon.cache import database
 from addon.cache.links import Links
@@ -24,16 +25,9 @@ OTHER = ("docker.io", "library/other")
 BELIEFS = Beliefs(public=100, private=10, access=50, grace=200)
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

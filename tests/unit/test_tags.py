@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.clock import Clock
 
 from addon.cache import database
 from addon.cache.tags import Pointer, Tags
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 ALL, DOCKER = frozenset(MANIFEST_TYPES), frozenset({DOCKER_MANIFEST})
 ONE, TWO, THREE = (Digest.of(name) for name in (b"one", b"two", b"three"))
 TAG = ("docker.io", "library/alpine", "latest")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
