@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS verdict (  -- whether everybody may read a repository
     checked REAL,       -- when that was seen, seconds since the epoch
     PRIMARY KEY (registry, repository)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS verdict_private ON verdict (checked) WHERE public = 0;
 CREATE TABLE IF NOT EXISTS proof (    -- who else has been given something of a repository
     reader TEXT,        -- a keyed hash of the credential
     registry TEXT, repository TEXT,

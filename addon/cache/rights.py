@@ -56,6 +56,11 @@ class Rights:
     def judge(self, registry: str, repository: str, public: bool) -> None:
         """It has just been seen that everybody may read the repository, or that not everybody may."""
         now = self._clock()
+        if not public:
+            # Clients name repositories as they like.
+            database.write(
+                self._database, "DELETE FROM verdict WHERE public = 0 AND checked < ?", (now - self._beliefs.private,)
+            )
         database.write(
             self._database,
             "INSERT INTO verdict (registry, repository, public, checked) VALUES (?, ?, ?, ?)"

@@ -82,12 +82,17 @@ def test_a_proof_is_of_one_reader_and_one_repository(rights: Rights) -> None:
 
 
 def test_what_is_of_no_more_use_is_forgotten(rights: Rights, clock: Clock, tmp_path: Path) -> None:
+    rights.judge(*OTHER, public=True)
     for number in range(10):
         rights.prove(f"reader {number}", *APP, None)
+        rights.judge("docker.io", f"guess/{number}", public=False)
     clock.now += 201
     rights.prove("alice", *APP, None)
+    rights.judge(*APP, public=False)
     with closing(database.connect(tmp_path / "mirrortap.sqlite")) as connection:
         assert connection.execute("SELECT reader FROM proof").fetchall() == [("alice",)]
+        known = connection.execute("SELECT registry, repository FROM verdict").fetchall()
+        assert sorted(known) == sorted([APP, OTHER])
 
 
 def test_what_is_restored_is_old(rights: Rights) -> None:
