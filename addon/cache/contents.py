@@ -45,7 +45,7 @@ class Contents:
     """The content of `store`, and the table about it. `clock` gives seconds since the epoch."""
 
     def __init__(self, store: Store, connection: sqlite3.Connection, clock: Callable[[], float] = time.time) -> None:
-        self.grew: Callable[[], None] = lambda: None  # called when there is more than before
+        self.grew: Callable[[int], None] = lambda _: None  # called with the bytes by which there is more
         self._store = store
         self._database = connection
         self._clock = clock
@@ -110,7 +110,7 @@ class Contents:
             "INSERT OR REPLACE INTO content (digest, size, used, checked) VALUES (?, ?, ?, ?)",
             (str(digest), size, now, now),
         )
-        self.grew()
+        self.grew(size)
 
     def checked(self, digest: Digest) -> None:
         """Its bytes have just been found to be those of its digest, and so as many as there must be."""

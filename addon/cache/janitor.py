@@ -35,6 +35,8 @@ _INTERVAL = 10.0
 # and at most so many seconds, so that large ones do not fill the disk meanwhile.
 _PAUSE = 10
 _LONGEST_PAUSE = 1.0
+# The share of what was free of the disk by which the cache may grow in such a pause.
+_HASTE = 0.25
 # Seconds after which the files are looked through for what is not known.
 _RECONCILING = 3600.0
 # Seconds that what is left of a download is worth resuming.
@@ -62,6 +64,9 @@ class Janitor:
         self._full = False
         self._reconciled = clock()  # which is done at the start
         self._nudged = asyncio.Event()
+        self._pressed = asyncio.Event()
+        self._free = 0  # of the disk, in bytes, at the last look
+        self._grown = 0  # bytes since then
         self._stopping = asyncio.Event()
         self._stopped = threading.Event()  # the same, for threads
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,12 +82,16 @@ class Janitor:
         self._stopping.set()
         self._stopped.set()
         self._nudged.set()
+        self._pressed.set()
         await asyncio.gather(*self._tasks)
         self._contents.flush()
 
-    def nudge(self) -> None:
-        """The cache has grown: whether it is too large now is looked at soon."""
+    def nudge(self, size: int) -> None:
+        """The cache has grown by so many bytes: whether it is too large now is looked at soon."""
         self._nudged.set()
+        self._grown += size
+        if self._grown > self._free * _HASTE:
+            self._pressed.set()
 
     def write_failed(self, error: OSError) -> None:
         """The cache could not be written: if for want of space, some is made, whatever the settings allow."""
@@ -95,9 +104,11 @@ class Janitor:
     async def _watch_space(self) -> None:
         while not self._stopping.is_set():
             self._nudged.clear()
+            self._pressed.clear()
+            self._grown = 0
             begun = time.monotonic()
             await self.make_room()
-            await _wait(self._stopping, min(_PAUSE * (time.monotonic() - begun), _LONGEST_PAUSE))
+            await _wait(self._pressed, min(_PAUSE * (time.monotonic() - begun), _LONGEST_PAUSE))
             await _wait(self._nudged, _INTERVAL)
 
     async def make_room(self) -> None:
@@ -124,6 +135,7 @@ class Janitor:
             self._contents.reconcile(known, await asyncio.to_thread(lambda: list(self._store.contents())))
         used = self._contents.total() + sum(file.size for file in partials)
         disk = await asyncio.to_thread(_disk, self._store.folder)
+        self._free = disk.free
         need = eviction.excess(used, disk, self._space, full=self._full)
         self._full = False
         if need <= 0:

@@ -65,8 +65,8 @@ def test_a_mirror_with_a_helper_an_origin_with_a_password_and_mitmproxys_flows(
                 "docker.io": {"mirrors": [mirror.endpoint], "fallback": False, "access": "open"},
                 mirror.endpoint: ca
                 | {"http": False, "auth": {"docker-config": helper.config(tmp_path / "config.json", mirror.endpoint)}},
-                TEAM: ca
-                | {"server": origin.url, "auth": {"username": "robot", "password-file": password, "use": "always"}},
+                tokens.endpoint: ca,
+                TEAM: ca | {"server": origin.url, "auth": {"username": "robot", "password-file": password}},
             }
         )
         with mitmdump(tmp_path / "proxy", config, "-w", flows, "--set", "flow_detail=3") as proxy:

@@ -74,13 +74,13 @@ def can_open(contents: Contents, digest: Digest = DIGEST) -> bool:
 
 
 def test_what_is_stored_is_known(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
-    grown: list[None] = []
-    contents.grew = lambda: grown.append(None)
+    grown: list[int] = []
+    contents.grew = grown.append
     assert contents.size(DIGEST) is None
     assert contents.read(DIGEST, SIZE) is None
     assert not can_open(contents)
     put(store, contents)
-    assert grown == [None]
+    assert grown == [SIZE]
     assert rows(connection) == {str(DIGEST): (SIZE, 1_000_000.0, 1_000_000.0)}
     assert contents.size(DIGEST) == SIZE
     assert contents.read(DIGEST, SIZE) == CONTENT

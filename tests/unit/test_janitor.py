@@ -407,6 +407,24 @@ async def test_it_looks_when_it_starts_and_when_told(cache: Cache) -> None:
     await working.close()
 
 
+async def test_what_grows_fast_does_not_wait_for_the_pause(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "_PAUSE", 1e9)
+    monkeypatch.setattr(janitor, "_LONGEST_PAUSE", 1e9)
+    first = cache.add("first")
+    working = cache.janitor(0)
+    cache.contents.grew = working.nudge
+    working.start()
+    await until(lambda: not cache.here(first)[0])
+    second = cache.add("second")
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert cache.here(second) == [True]
+    free = os.statvfs(cache.store.folder).f_bavail * os.statvfs(cache.store.folder).f_frsize
+    working.nudge(free)
+    await until(lambda: not cache.here(second)[0])
+    await working.close()
+
+
 async def test_use_is_written_down_at_the_end(cache: Cache) -> None:
     one, two = cache.add("1"), cache.add("2")
     working = cache.janitor()
