@@ -125,12 +125,11 @@ class ByTag:
             if pull.is_head:
                 return self._by_digest.described(pull.request, announced.response, None)
             return await self._by_tag_unannounced(pull, spare=spare)
-        # The answer may have been one that shows nothing of what this reader may.
-        if self._access.believed(pull.rule, pull.repository, pull.reader):
-            if found := self._by_digest.manifest(pull.request, announced.digest, Served("hit")):
-                return found
-            if pull.is_head:
-                return self._by_digest.described(pull.request, announced.response, announced.digest)
+        # Only such endpoints were asked whose answer shows that the reader may have this, unless that was known.
+        if found := self._by_digest.manifest(pull.request, announced.digest, Served("hit")):
+            return found
+        if pull.is_head:
+            return self._by_digest.described(pull.request, announced.response, announced.digest)
         return await self._by_digest.answer(pull.by(announced.digest), spare=spare)
 
     async def _announced(self, pull: Pull) -> _Announced:
