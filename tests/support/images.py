@@ -90,6 +90,12 @@ class MultiArch:
         return tuple({blob.digest: blob for image in self.images for blob in image.blobs}.values())
 
 
+def parts(image: Image | MultiArch) -> dict[str, bytes]:
+    """All that an image consists of, by digest."""
+    manifests = (image.top, *(each.manifest for each in image.images))
+    return {part.digest: part.data for part in (*manifests, *image.blobs)}
+
+
 def make_image(
     layout: Path,
     tag: str = "1.0",
