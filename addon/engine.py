@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 from addon import oci, reply
 from addon.body import BodyCut
-from addon.by_digest import ByDigest
-from addon.by_tag import ByTag
 from addon.cache.index import Index
 from addon.oci import Blob, Digest, Manifest, OciError, Ping
-from addon.patience import Patience
-from addon.pull import Pull
-from addon.relay import Relay
+from addon.pulls.by_digest import ByDigest
+from addon.pulls.by_tag import ByTag
+from addon.pulls.patience import Patience
+from addon.pulls.pull import Pull
+from addon.pulls.relay import Relay
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt, Verdict
 from addon.upstream.sources import NotFound, Sources
 
 if TYPE_CHECKING:
-    from addon.access import Access
     from addon.cache.contents import Contents
     from addon.cache.links import Links
     from addon.cache.store import Store
     from addon.cache.tags import Tags
     from addon.config.model import Config
-    from addon.fills import Fills
+    from addon.pulls.access import Access
+    from addon.pulls.fills import Fills
     from addon.reply import Reply, Request
     from addon.upstream.client import Upstream
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addon.access import Access
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
@@ -22,8 +21,9 @@ from addon.cache.tags import Tags
 from addon.config import buildkit
 from addon.config.model import ConfigError
 from addon.engine import Engine
-from addon.fills import Fills
 from addon.fingerprints import FingerprintError, Fingerprints
+from addon.pulls.access import Access
+from addon.pulls.fills import Fills
 from addon.renewal import Renewal
 from addon.upstream.client import Upstream
 from ca.authority import AuthorityError

@@ -11,7 +11,7 @@ from mitmproxy.net.http.status_codes import RESPONSES
 from addon.doors.streaming import StreamedResponse
 
 if TYPE_CHECKING:
-    from addon.gate import Refusal
+    from addon.admission.gate import Refusal
     from addon.reply import Reply
 
 # Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.

@@ -12,7 +12,9 @@ from mitmproxy import ctx, http
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layers import HttpLayer
 
-from addon import addresses, admission, journal
+from addon import addresses, journal
+from addon.admission import rules
+from addon.admission.gate import Gate, Refusal
 from addon.body import BodyCut
 from addon.doors import answers
 from addon.doors.answers import RegistryResponse
@@ -26,7 +28,6 @@ from addon.doors.streaming import (
     RequestBody,
     Turn,
 )
-from addon.gate import Gate, Refusal
 from addon.reply import Request
 from ca.authority import AuthorityError
 
@@ -193,7 +194,7 @@ class ProxyDoor:
         request.headers.pop("Proxy-Authorization", None)
         found: list[str] | Refusal = []
         if request.method == "CONNECT" or request.host != ITSELF:
-            here = admission.place(*flow.client_conn.sockname[:2])
+            here = rules.place(*flow.client_conn.sockname[:2])
             if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, here)):
                 return answers.refused(request, refusal)
             if self._out_of_reach(flow):

@@ -14,7 +14,6 @@ from multidict import CIMultiDict
 from support.config import toml
 from support.images import sha256
 
-from addon.access import Access
 from addon.body import BodyCut
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
@@ -25,9 +24,10 @@ from addon.cache.rights import Rights
 from addon.cache.store import Store
 from addon.cache.tags import Tags
 from addon.engine import Engine
-from addon.fills import Fills
 from addon.fingerprints import Fingerprints
 from addon.oci import Digest
+from addon.pulls.access import Access
+from addon.pulls.fills import Fills
 from addon.reply import Reply, Request, Served
 from addon.upstream.client import Upstream
 

@@ -10,7 +10,7 @@ from support.access import Policy
 from support.auth import BearerAuth
 from support.faults import NoDigest, Slow
 
-from addon import fill
+from addon.pulls import fill
 from engine.harness import NAME, TAG, blob, read
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.config import toml
 
-from addon import admission
+from addon.admission import rules
+from addon.admission.gate import Crowd, Gate, Refusal
 from addon.config import buildkit
 from addon.config.model import Admission, Config, ConfigError
-from addon.gate import Crowd, Gate, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,19 +55,19 @@ def read(tmp_path: Path) -> Read:
     ],
 )
 def test_who_may_connect_when_nothing_is_said(client: str, may: bool) -> None:
-    assert admission.may_connect(Admission(), client) is may
+    assert rules.may_connect(Admission(), client) is may
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))
 def test_a_network_is_what_it_says(address: ipaddress.IPv4Address, length: int) -> None:
     network = ipaddress.IPv4Network((address, length), strict=False)
-    rules = Admission(clients=(network,))
+    only = Admission(clients=(network,))
     for client in network[0], network[-1]:
-        assert admission.may_connect(rules, str(client))
-        assert admission.may_connect(rules, f"::ffff:{client}")
+        assert rules.may_connect(only, str(client))
+        assert rules.may_connect(only, f"::ffff:{client}")
     for beside in (int(network[0]) - 1, int(network[-1]) + 1):
         if 0 <= beside < 1 << 32:
-            assert not admission.may_connect(rules, str(ipaddress.IPv4Address(beside)))
+            assert not rules.may_connect(only, str(ipaddress.IPv4Address(beside)))
 
 
 def test_connections_are_counted_for_each_client() -> None:
@@ -82,7 +82,7 @@ def test_connections_are_counted_for_each_client() -> None:
 
 
 def why(config: Config, host: str, port: int) -> str | None:
-    refused = admission.refused(config, host, port)
+    refused = rules.refused(config, host, port)
     return refused.why if refused else None
 
 
@@ -140,7 +140,7 @@ def test_what_a_table_is_about_may_be_reached(read: Read) -> None:
         ("10.0.0.5", 22, False),
     ):
         assert (why(config, host, port) is None) is may, (host, port)
-    assert admission.refused_at(config, "127.0.0.1", 5000, ["127.0.0.1"]) is None
+    assert rules.refused_at(config, "127.0.0.1", 5000, ["127.0.0.1"]) is None
 
 
 FORBIDDEN = ["127.0.0.1", "::1", "169.254.169.254", "::ffff:127.0.0.1", "0.0.0.0", "64:ff9b::7f00:1"]
@@ -149,9 +149,9 @@ FORBIDDEN = ["127.0.0.1", "::1", "169.254.169.254", "::ffff:127.0.0.1", "0.0.0.0
 @pytest.mark.parametrize("address", FORBIDDEN)
 def test_one_forbidden_address_is_enough(read: Read, address: str) -> None:
     config = read()
-    assert admission.refused_at(config, "example.com", 443, ["192.0.2.1"]) is None
+    assert rules.refused_at(config, "example.com", 443, ["192.0.2.1"]) is None
     for found in ([address], ["192.0.2.1", address], [address, "192.0.2.1"]):
-        refused = admission.refused_at(config, "example.com", 443, found)
+        refused = rules.refused_at(config, "example.com", 443, found)
         assert refused is not None
         assert f"is {address}, " in refused.why
         assert 'tunnel = ["all", "example.com:443"] under [mirrortap]' in refused.remedy
@@ -172,7 +172,7 @@ def test_one_forbidden_address_is_enough(read: Read, address: str) -> None:
 )
 def test_only_the_very_host_that_is_named_may_be_here(read: Read, tunnel: object, may: bool) -> None:
     config = read(tunnel=tunnel)
-    assert (admission.refused_at(config, "Inner.example.", 443, ["127.0.0.1"]) is None) is may
+    assert (rules.refused_at(config, "Inner.example.", 443, ["127.0.0.1"]) is None) is may
 
 
 def test_the_remedy_works(read: Read) -> None:
@@ -182,20 +182,20 @@ def test_the_remedy_works(read: Read) -> None:
         ("registries", "::1", 25),
     ):
         config = read(tunnel=tunnel)
-        refused = admission.refused(config, host, port)
+        refused = rules.refused(config, host, port)
         assert refused is not None
         said = refused.remedy.partition("tunnel = [")[2].rpartition("] under")[0]
         mended = read(tunnel=[entry.strip('"') for entry in said.split(", ")])
         assert why(mended, host, port) is None
-        assert admission.refused_at(mended, host, port, ["127.0.0.1"]) is None
+        assert rules.refused_at(mended, host, port, ["127.0.0.1"]) is None
 
 
 @given(st.text(max_size=20) | st.just("fe80::1%\n"), st.integers(0, 65535))
 def test_a_host_is_told_in_plain_characters(host: str, port: int) -> None:
-    told = admission.place(host, port)
+    told = rules.place(host, port)
     assert told.isascii()
     assert told.isprintable()
-    assert admission.refused(Config({}, admission=Admission(tunnel=())), host, port) is not None
+    assert rules.refused(Config({}, admission=Admission(tunnel=())), host, port) is not None
 
 
 # --- the lookup ---

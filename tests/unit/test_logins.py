@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support.clock import Clock
 from support.config import toml
 
-from addon import logins as module
+from addon.admission import logins as module
+from addon.admission.logins import Logins, TooManyGuesses, credentials
 from addon.config import buildkit, htpasswd
 from addon.config.model import ConfigError
-from addon.logins import Logins, TooManyGuesses, credentials
 
 if TYPE_CHECKING:
     from pathlib import Path

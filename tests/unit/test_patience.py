@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.patience import Lately, Patience
+from addon.pulls.patience import Lately, Patience
 
 
 def test_what_has_happened_lately() -> None:

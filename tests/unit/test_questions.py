@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from addon.body import BodyCut
-from addon.questions import Questions
+from addon.pulls.questions import Questions
 from addon.upstream.sources import NotFound
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from addon import oci, reply
 from addon.oci import Digest, OciError
-from addon.questions import Questions
+from addon.pulls.questions import Questions
 from addon.reply import Reply, Served
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
@@ -21,15 +21,15 @@ from addon.upstream.sources import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from addon.access import Access
-    from addon.by_digest import ByDigest
     from addon.cache.contents import Contents
     from addon.cache.index import Index
     from addon.cache.links import Links
     from addon.cache.tags import Tags
-    from addon.patience import Patience
-    from addon.pull import Pull
-    from addon.questions import Question
+    from addon.pulls.access import Access
+    from addon.pulls.by_digest import ByDigest
+    from addon.pulls.patience import Patience
+    from addon.pulls.pull import Pull
+    from addon.pulls.questions import Question
     from addon.upstream.response import Response
     from addon.upstream.sources import Sources
 

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon import addresses, admission
+from addon import addresses
+from addon.admission import rules
+from addon.admission.logins import Logins, TooManyGuesses
 from addon.journal import Seldom
-from addon.logins import Logins, TooManyGuesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +71,7 @@ class Gate:
 
     def enter(self, client: str) -> bool:
         """Whether a connection may stay, which then counts until `leave`; the log says why not."""
-        if not admission.may_connect(self._config.admission, client):
+        if not rules.may_connect(self._config.admission, client):
             self._strangers.warning("%s was turned away: it is not in allow-clients", client)
             return False
         if not self._crowd.enter(client):
@@ -112,8 +113,8 @@ class Gate:
 
     async def way(self, client: str, host: str, port: int, own: Iterable[tuple[str, int]]) -> list[str] | Refusal:
         """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
-        where = admission.place(host, port)
-        if refused := admission.refused(self._config, host, port):
+        where = rules.place(host, port)
+        if refused := rules.refused(self._config, host, port):
             return self._refusal(client, where, refused)
         try:
             found = await self._lookup(host, port)
@@ -121,13 +122,13 @@ class Gate:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return Refusal(502, f"mirrortap cannot connect to {where}", f"cannot connect to {where}: {why}\n")
         if any(_is_own(address, port, own) for address in found):
-            refused = admission.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
+            refused = rules.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
             return self._refusal(client, where, refused)
-        if refused := admission.refused_at(self._config, host, port, found):
+        if refused := rules.refused_at(self._config, host, port, found):
             return self._refusal(client, where, refused)
         return found
 
-    def _refusal(self, client: str, where: str, refused: admission.Refused) -> Refusal:
+    def _refusal(self, client: str, where: str, refused: rules.Refused) -> Refusal:
         told = f"{where} {refused.why}"
         self._strays.warning("%s was refused a connection: %s; to allow it, %s", client, told, refused.remedy)
         return Refusal(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
     from addon.fingerprints import Fingerprints
     from addon.oci import Blob, Manifest
-    from addon.pull import Pull
+    from addon.pulls.pull import Pull
     from addon.reply import Request
 
 

@@ -11,22 +11,22 @@ from addon import oci, reply
 from addon.body import BodyCut, FileBody, RelayedBody, SparedBody, VerifiedBody
 from addon.journal import Seldom
 from addon.oci import Digest, Manifest
-from addon.questions import Questions
+from addon.pulls.questions import Questions
 from addon.reply import Reply, Request, Served
 from addon.upstream import routing
 from addon.upstream.download import Download
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
-    from addon.access import Access
     from addon.body import Body
     from addon.cache.contents import Contents
     from addon.cache.index import Index
     from addon.config.model import Pace
-    from addon.fill import Fill
-    from addon.fills import Fills
-    from addon.patience import Patience
-    from addon.pull import Pull
+    from addon.pulls.access import Access
+    from addon.pulls.fill import Fill
+    from addon.pulls.fills import Fills
+    from addon.pulls.patience import Patience
+    from addon.pulls.pull import Pull
     from addon.upstream.response import Response
     from addon.upstream.sources import Search, Sources
 

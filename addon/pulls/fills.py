@@ -8,16 +8,16 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from addon.fill import Fill, Outcome
 from addon.journal import Seldom
+from addon.pulls.fill import Fill, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addon.cache.store import Store
     from addon.config.model import Pace
-    from addon.fill import Asker, NewSearch
     from addon.oci import Digest
+    from addon.pulls.fill import Asker, NewSearch
 
 log = logging.getLogger("mirrortap")
 

@@ -10,7 +10,7 @@ from addon import reply
 from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
-from addon.patience import Lately
+from addon.pulls.patience import Lately
 from addon.reply import Reply, Request, Served
 from addon.upstream import routing
 from addon.upstream.response import EndpointError

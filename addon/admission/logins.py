@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.utils.htpasswd import HtpasswdFile
 
 from addon.config import htpasswd
-from addon.questions import Questions
+from addon.pulls.questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Who may use the proxy, and where it leads besides registries."""
