@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class ByteRanges:
-    """A body of slices [start, end) of content that has `size` bytes; `open_part` opens each when its turn comes."""
+    """A body of slices [start, end) of content that has `size` bytes; `open_part` opens each when its turn comes.
+
+    `begin` opens the first before anything is sent.
+    """
 
     def __init__(
         self,
@@ -39,22 +42,30 @@ class ByteRanges:
         self._end = f"\r\n--{boundary}--\r\n".encode()
         self.length = sum(len(head) + end - start for head, start, end in self._left) + len(self._end)
         self._open_part = open_part
+        self._head = b""
         self._part: Body | None = None
 
+    async def begin(self) -> None:
+        """Opens the next part. Raises what `open_part` raises."""
+        head, start, end = self._left[0]
+        self._part = await self._open_part(start, end)
+        self._head = head
+        self._left.popleft()
+
     async def read(self) -> bytes:
-        if self._part:
+        if self._part and not self._head:
             if piece := await self._part.read():
                 return piece
             await self.close()
-        if not self._left:
-            piece, self._end = self._end, b""
-            return piece
-        head, start, end = self._left[0]
-        try:
-            self._part = await self._open_part(start, end)
-        except OSError as error:
-            raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
-        self._left.popleft()
+        if self._part is None:
+            if not self._left:
+                piece, self._end = self._end, b""
+                return piece
+            try:
+                await self.begin()
+            except OSError as error:
+                raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
+        head, self._head = self._head, b""
         return head
 
     async def close(self) -> None:

@@ -125,7 +125,7 @@ async def content(
 ) -> Reply:
     """Content of `size` bytes, of which `body(start, end)` opens slices: 200, 206 or 416 (RFC 9110, section 14).
 
-    Raises what `body` raises, except for the parts of a multipart reply: they are opened while it is read.
+    Raises what `body` raises, except for the later parts of a multipart reply: they are opened while it is read.
     """
     headers = describing(digest, size, media_type)
     if request.method == "HEAD":
@@ -141,6 +141,8 @@ async def content(
         return ours(200, headers, await body(0, size), served, request)
     if len(slices) > 1:
         parts = ByteRanges(slices, size, media_type, body)
+        # What cannot be opened must be known while there can be another answer.
+        await parts.begin()
         return ours(206, describing(digest, parts.length, parts.media_type), parts, served, request)
     ((start, end),) = slices
     headers = [*describing(digest, end - start, media_type), ("Content-Range", content_range(start, end, size))]

@@ -193,7 +193,7 @@ async def test_several_parts_of_the_content() -> None:
     assert (await content(request(Range="bytes=90-,0-9", If_Range='"another"')))[1] == (0, 100)
 
 
-@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=1-2"}])
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=1-2"}, {"Range": "bytes=5-6,1-2"}])
 @pytest.mark.parametrize("failure", [BodyCut("the download failed"), OSError("no such file")])
 async def test_a_body_that_cannot_be_opened_is_not_answered_with_a_promise(
     headers: dict[str, str], failure: Exception
