@@ -1,8 +1,12 @@
-"""Many clients, two workers, one cold blob: one download, that all of them see coming."""
+"""Many clients, two workers, one cold blob: one download, that all of them see coming.
+
+LARGE_MIB=256 makes it larger.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 32
 MIB = 1 << 20
+LARGE = int(os.environ.get("LARGE_MIB", "64")) * MIB
 HEAD = 2000  # bytes of an answer that are not its body
 
 
@@ -38,9 +43,9 @@ def pull(proxy: Proxy, digest: str, all_have_begun: threading.Barrier) -> str:
 
 
 def test_a_stampede_is_one_download(loop_thread: LoopThread, tmp_path: Path) -> None:
-    bulk = loop_thread.enter(Bulk(count=1, size=256 * MIB))
+    bulk = loop_thread.enter(Bulk(count=1, size=LARGE))
     # The download stops in its middle until every client has had its first byte.
-    half, everybody = 128 * MIB, threading.Event()
+    half, everybody = LARGE // 2, threading.Event()
     wire = loop_thread.enter(Wire(bulk.endpoint))
     wire.hold_at(half)
     (digest,) = bulk.digests

@@ -1,7 +1,11 @@
-"""Downloads that break off under real clients: mirrors that die, and a proxy that is killed."""
+"""Downloads that break off under real clients: mirrors that die, and a proxy that is killed.
+
+LARGE_MIB=256 KILLS=20 makes the blob larger, and the kills more.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from typing import TYPE_CHECKING
 
@@ -31,13 +35,14 @@ if TYPE_CHECKING:
 pytestmark = needs("skopeo", "docker-registry")
 
 MIB = 1 << 20
-KILLS = 20
+LARGE = int(os.environ.get("LARGE_MIB", "64")) * MIB
+KILLS = int(os.environ.get("KILLS", "8"))
 HEAD = 2000  # bytes of an answer that are not the body, and the last byte of what is there, asked for again
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_image(tmp_path_factory.mktemp("large"), layer_sizes=(256 * MIB,), seed=3)
+    return make_image(tmp_path_factory.mktemp("large"), layer_sizes=(LARGE,), seed=3)
 
 
 @pytest.fixture(scope="module")
