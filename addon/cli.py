@@ -36,7 +36,14 @@ def main() -> None:
 
 
 @main.command("serve")
-@click.option("--config", type=click.Path(path_type=Path), help="Mirrors and registries, as a buildkitd.toml.")
+@click.option(
+    "--config",
+    "configs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Mirrors and registries: a mirrortap.toml or buildkitd.toml, a daemon.json, a certs.d folder or a"
+    " registries.conf. May be given several times.",
+)
 @click.option("--listen", type=_Address(), default="127.0.0.1:3128", show_default=True, help="Where builders connect.")
 @click.option(
     "--data",
@@ -52,10 +59,12 @@ def main() -> None:
     help="Processes that share the work; as many as there are cores.",
 )
 @click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
-def serve_command(config: Path | None, listen: tuple[str, int], data: Path | None, workers: int, offline: bool) -> None:
+def serve_command(
+    configs: tuple[Path, ...], listen: tuple[str, int], data: Path | None, workers: int, offline: bool
+) -> None:
     """Run the proxy until SIGTERM."""
     try:
-        serve(Service(config, data, offline=offline), *listen, workers)
+        serve(Service(configs, data, offline=offline), *listen, workers)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from addon import oci, reply
 from addon.body import BodyCut
 from addon.cache.index import Index
-from addon.oci import Blob, Digest, Manifest, OciError, Ping
+from addon.oci import Blob, Digest, Manifest, OciError, Ping, Referrers
 from addon.pulls.by_digest import ByDigest
 from addon.pulls.by_tag import ByTag
 from addon.pulls.patience import Patience
 from addon.pulls.pull import Pull
+from addon.pulls.referrers import Referring
 from addon.pulls.relay import Relay
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from addon.cache.store import Store
     from addon.cache.tags import Tags
     from addon.config.model import Config
+    from addon.loops import Via
     from addon.pulls.access import Access
     from addon.pulls.fills import Fills
     from addon.reply import Reply, Request
@@ -46,13 +48,16 @@ class Engine:
         fills: Fills,
         upstream: Upstream,
         config: Config,
+        via: Via,
     ) -> None:
+        self._via = via
         self._fills = fills
         self._upstream = upstream
         self._relay = Relay(upstream)
         self._index = Index(store, tags)
         self._access = access
         sources, patience = Sources(upstream, config, access), Patience(config.timeouts.stale)
+        self._referring = Referring(access, sources)
         self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, config.pace)
         self._by_tag = ByTag(
             contents, tags, links, access, self._index, sources, self._by_digest, patience, self._relay.failing
@@ -68,12 +73,17 @@ class Engine:
     async def answer(self, request: Request) -> Reply:
         """The reply to any request; never raises for what a client or an endpoint does."""
         try:
+            self._via.refuse_own(request)
+            if request.rule.blocked:
+                raise routing.blocked(request.rule)
             target = oci.understand(request.method, request.target)
             match target:
                 case Manifest(reference=Digest() as digest) | Blob(reference=digest) if not digest.verifiable:
                     return await self._relay.pass_on(request)
                 case Manifest() | Blob():
                     return await self._pull(request, target)
+                case Referrers():
+                    return await self._referring.answer(request, target) or await self._relay.pass_on(request)
                 case Ping():
                     return await self._relay.ping(request)
                 case _:
@@ -101,6 +111,8 @@ class Engine:
                 attempts += missing.attempts
         if routing.origin_refused(attempts):
             return await self._as_client(request, asked, attempts)
+        if not attempts and not request.rule.offline:
+            raise routing.unanswerable(asked, request.rule)
         raise routing.most_telling(asked, request.rule.registry, attempts)
 
     async def _as_client(self, request: Request, asked: Manifest | Blob, attempts: list[Attempt]) -> Reply:

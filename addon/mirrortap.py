@@ -1,6 +1,6 @@
 """What `mitmdump -s addon/mirrortap.py` loads (mitmproxy and mitmweb too).
 
---set mirrortap_config=FILE   mirrors and registries, in buildkitd.toml's format (default: built in)
+--set mirrortap_config=FILE   mirrors and registries (default: built in); may be given several times
 --set mirrortap_data=DIR      the CA and the cache (default: the XDG data home)
 --set mirrortap_offline=true  serve what is cached and connect to nothing
 """
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class Mirrortap:
         self._door: ProxyDoor | None = None
 
     def load(self, loader: Loader) -> None:
-        loader.add_option("mirrortap_config", str, "", "The configuration file, in buildkitd.toml's format.")
+        loader.add_option("mirrortap_config", Sequence[str], [], "The configuration files.")
         loader.add_option("mirrortap_data", str, "", "The folder of the CA and the cache.")
         loader.add_option("mirrortap_offline", bool, False, "Serve what is cached and connect to nothing.")
 
@@ -46,7 +47,7 @@ class Mirrortap:
             ctx.options.mirrortap_offline,
         )
         try:
-            service = Service(Path(config) if config else None, Path(data) if data else None, offline=offline)
+            service = Service([Path(each) for each in config], Path(data) if data else None, offline=offline)
         except StartError as error:
             # mitmproxy would log a traceback and, in mitmweb, go on without us.
             print(f"mirrortap: {error}", file=sys.stderr)

@@ -36,6 +36,8 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _TARGET = re.compile(r"/v2/(?P<name>.*)/(?P<kind>manifests|blobs)/(?P<reference>[^/]*|[^/]+:.*)", re.DOTALL)
 # A colon is what tells a digest from a tag; clients that escape it mean the same thing.
 _MAX_NAME = 255
+_REPOSITORY = re.compile(r"/v2/(?P<name>.+)/(?:manifests|blobs|tags|referrers)/", re.DOTALL)
+_REFERRERS = re.compile(r"/v2/(?P<name>.*)/referrers/(?P<digest>[^/]*)", re.DOTALL)
 
 
 class OciError(Exception):
@@ -125,16 +127,25 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Referrers:
+    """`/v2/<name>/referrers/<digest>`, with the query as it was asked."""
+
+    repository: str
+    reference: Digest
+    query: str
+
+
+@dataclass(frozen=True)
 class Ping:
     """`/v2/`, by which clients learn how to log in."""
 
 
 @dataclass(frozen=True)
 class Other:
-    """Everything that is the origin's own business: pushes, tag lists, referrers, deletes, tokens."""
+    """Everything that is the origin's own business: pushes, tag lists, deletes, tokens."""
 
 
-Target = Manifest | Blob | Ping | Other
+Target = Manifest | Blob | Referrers | Ping | Other
 
 
 def understand(method: str, path: str) -> Target:
@@ -144,12 +155,13 @@ def understand(method: str, path: str) -> Target:
     """
     if method not in ("GET", "HEAD"):
         return Other()
-    path = unquote(path.partition("?")[0])
+    path, _, query = path.partition("?")
+    path = unquote(path)
     if path in ("/v2/", "/v2"):
         return Ping()
     match = _TARGET.fullmatch(path)
     if not match:
-        return Other()
+        return _referrers(path, query)
     name, reference = match["name"], match["reference"]
     if match["kind"] == "blobs" and reference == "uploads":
         return Other()
@@ -162,6 +174,12 @@ def understand(method: str, path: str) -> Target:
     if not _TAG.fullmatch(reference):
         raise OciError(400, "TAG_INVALID", f"{_shown(reference)} is neither a tag nor a digest")
     return Manifest(name, reference)
+
+
+def repository(target: str) -> str:
+    """The repository that `target`, a path that may carry a query, is about; "" when it is about none."""
+    match = _REPOSITORY.match(unquote(target.partition("?")[0]))
+    return match["name"] if match else ""
 
 
 def accepted(accept: Iterable[str]) -> frozenset[str]:
@@ -194,6 +212,16 @@ def media_type(content: bytes) -> str | None:
     if document.get("schemaVersion") == 1:
         return DOCKER_SCHEMA1
     return None
+
+
+def _referrers(path: str, query: str) -> Referrers | Other:
+    match = _REFERRERS.fullmatch(path)
+    if not match or len(match["name"]) > _MAX_NAME or not _NAME.fullmatch(match["name"]):
+        return Other()
+    try:
+        return Referrers(match["name"], Digest.parse(match["digest"]), query)
+    except OciError:
+        return Other()  # the origin says what is wrong with it
 
 
 def _shown(text: str) -> str:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addon.admission.gate import Gate
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
@@ -18,10 +19,11 @@ from addon.cache.pins import Pins
 from addon.cache.rights import Rights
 from addon.cache.store import Store, StoreError
 from addon.cache.tags import Tags
-from addon.config import buildkit
+from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.engine import Engine
 from addon.fingerprints import FingerprintError, Fingerprints
+from addon.loops import Via
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.renewal import Renewal
@@ -29,6 +31,8 @@ from addon.upstream.client import Upstream
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed
@@ -41,14 +45,14 @@ class StartError(Exception):
 class Service:
     """The CA, the cache and the engine of one data folder."""
 
-    def __init__(self, config_file: Path | None = None, data: Path | None = None, *, offline: bool = False) -> None:
-        """Reads the configuration (built in when None), opens the data folder (XDG when None). Raises StartError.
+    def __init__(self, config_files: Sequence[Path] = (), data: Path | None = None, *, offline: bool = False) -> None:
+        """Reads the configuration (built in when there is no file) and opens the data folder (XDG when None).
 
-        `offline`: nothing is connected to, whatever the configuration says.
+        Raises StartError. `offline`: nothing is connected to, whatever the configuration says.
         """
         data = data or default_data()
         try:
-            config = buildkit.read(config_file) if config_file else buildkit.defaults()
+            config = load(config_files)
             self.config = config.taken_offline() if offline else config
             self._open(data)
         except (ConfigError, AuthorityError, FingerprintError, StoreError) as error:
@@ -97,10 +101,16 @@ class Service:
         return await self._renewal.valid()
 
     @cached_property
+    def gate(self) -> Gate:
+        """What all doors ask before they serve somebody."""
+        return Gate(self.config)
+
+    @cached_property
     def engine(self) -> Engine:
         """Made when the proxy is up, for it needs a running event loop; from then on cache and CA are kept in order."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+        via = Via(self._fingerprints)
         self._janitor.start()
         self._renewal.start()
         return Engine(
@@ -110,8 +120,9 @@ class Service:
             self._links,
             Access(self._rights, self._links, self._fingerprints),
             Fills(self._store, self.config.pace, self.config.downloads.keep_from, self._janitor.write_failed),
-            Upstream(self.config),
+            Upstream(self.config, via),
             self.config,
+            via,
         )
 
     @cached_property

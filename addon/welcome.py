@@ -17,16 +17,16 @@ def text(service: Service, host: str, port: int) -> str:
     """For people, and for scripts that wait for the line with `listening on`."""
     config, authority = service.config, service.authority
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    rules = sorted(config.rules.values(), key=lambda rule: rule.registry)
-    width = max(len(rule.registry) for rule in rules)
+    rules = sorted(config.rules.values(), key=lambda rule: rule.pattern)
+    width = max(len(rule.pattern) for rule in rules)
     others = [name for name in wellknown.registries() if name not in config.rules]
     made = "  (made just now: builders must be told to trust it)" if authority.created else ""
     lines = [
         f"mirrortap is listening on {url}",
         "",
-        f"Configuration: {config.source or 'built in'}",
+        f"Configuration: {', '.join(map(str, config.sources)) or 'built in'}",
         *(f"  WARNING {warning}" for warning in config.warnings),
-        *(f"  {rule.registry:{width}}  {_way(rule)}" for rule in rules),
+        *(f"  {rule.pattern:{width}}  {_way(rule)}" for rule in rules),
         f"  {'from the cache alone' if config.offline else 'straight from the origin, cached'}: {', '.join(others)}",
         f"  {_others(config)}",
         f"Cache: {service.cache}",
@@ -40,6 +40,8 @@ def text(service: Service, host: str, port: int) -> str:
 
 
 def _way(rule: Rule) -> str:
+    if rule.blocked:
+        return "blocked"
     if rule.offline:
         return "offline, from the cache alone"
     seen = dict.fromkeys(e.name + (" (origin)" if e.is_origin else "") for e in routing.endpoints(rule))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from addon.commands.ca_show import described
-from addon.config import buildkit
+from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.service import default_data
 from ca import files, importing, making, renewing, rotation
@@ -22,7 +22,7 @@ from ca.issuing import fingerprint
 from ca.lives import Lives
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ca.holding import Holding
 
@@ -30,9 +30,19 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _data = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
 )
-_config = click.option("--config", type=click.Path(path_type=Path), help="The proxy's configuration: which hosts.")
+_config = click.option(
+    "--config",
+    "configs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="The proxy's configuration: which hosts.",
+)
 _keep = click.option(
-    "--config", type=click.Path(path_type=Path), help="The proxy's configuration.  [default: the hosts stay]"
+    "--config",
+    "configs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="The proxy's configuration.  [default: the hosts stay]",
 )
 _passphrase_file = click.option("--passphrase-file", type=_FILE, help="Its first line is the key's passphrase.")
 _encrypt = click.option("--encrypt", is_flag=True, help="Ask for a passphrase that encrypts the key.")
@@ -50,7 +60,7 @@ def ca() -> None:
 @_passphrase_file
 @_encrypt
 def init_command(
-    data: Path | None, config: Path | None, root_key: Path | None, passphrase_file: Path | None, encrypt: bool
+    data: Path | None, configs: tuple[Path, ...], root_key: Path | None, passphrase_file: Path | None, encrypt: bool
 ) -> None:
     """Make the CA, with its root's key kept apart or encrypted if that is asked for.
 
@@ -58,7 +68,7 @@ def init_command(
     """
     with _told():
         folder, place = _folder(data), KeyPlace(root_key, _new_passphrase(passphrase_file, encrypt))
-        holding = making.init(folder, *_wanted(config), place)
+        holding = making.init(folder, *_wanted(configs), place)
         click.echo(f"Made a CA in {folder}")
         click.echo(f"  root SHA-256 {fingerprint(holding.root)}, until {holding.end:%Y-%m-%d}")
         _say_key(root_key or folder / files.ROOT_KEY, place, root_key is not None)
@@ -79,14 +89,16 @@ def show_command(data: Path | None) -> None:
 @_keep
 @click.option("--root-key", type=_FILE, help="The root's key, when it is not in the folder.")
 @_passphrase_file
-def renew_command(data: Path | None, config: Path | None, root_key: Path | None, passphrase_file: Path | None) -> None:
+def renew_command(
+    data: Path | None, configs: tuple[Path, ...], root_key: Path | None, passphrase_file: Path | None
+) -> None:
     """Issue another intermediate now. Builders need nothing, and a running proxy takes it within a minute."""
     with _told():
-        folder, (names, lives) = _folder(data), _wanted(config)
+        folder, (names, lives) = _folder(data), _wanted(configs)
         holding = _unlocked(
             root_key,
             passphrase_file,
-            lambda place: renewing.renew(folder, names, lives, place, keep=config is None),
+            lambda place: renewing.renew(folder, names, lives, place, keep=not configs),
         )
         _say_intermediate(holding)
         click.echo("Builders need nothing; a running proxy takes it within a minute.")
@@ -103,7 +115,7 @@ def renew_command(data: Path | None, config: Path | None, root_key: Path | None,
 @_encrypt
 def rotate_command(
     data: Path | None,
-    config: Path | None,
+    configs: tuple[Path, ...],
     step: str | None,
     root_key: Path | None,
     passphrase_file: Path | None,
@@ -113,7 +125,7 @@ def rotate_command(
     with _told():
         folder = _folder(data)
         if step == "switch":
-            _switch(folder, config, root_key, passphrase_file)
+            _switch(folder, configs, root_key, passphrase_file)
         elif step == "finish":
             click.echo(f"Removed the old root, SHA-256 {rotation.finish(folder)}")
             click.echo("Next: remove it from the builders, and its key from wherever else it is kept.")
@@ -142,7 +154,7 @@ def rotate_command(
 @_passphrase_file
 def import_command(
     data: Path | None,
-    config: Path | None,
+    configs: tuple[Path, ...],
     certificate: Path,
     key: Path,
     root: Path | None,
@@ -153,7 +165,7 @@ def import_command(
     If it permits, an intermediate of our own for the intercepted hosts alone is issued below it.
     """
     with _told():
-        folder, (names, lives) = _folder(data), _wanted(config)
+        folder, (names, lives) = _folder(data), _wanted(configs)
         holding = _unlocked(
             key,
             passphrase_file,
@@ -177,12 +189,12 @@ def import_command(
         click.echo("Builders that trust this root need nothing.")
 
 
-def _switch(folder: Path, config: Path | None, root_key: Path | None, passphrase_file: Path | None) -> None:
-    names, lives = _wanted(config)
+def _switch(folder: Path, configs: tuple[Path, ...], root_key: Path | None, passphrase_file: Path | None) -> None:
+    names, lives = _wanted(configs)
     holding = _unlocked(
         root_key,
         passphrase_file,
-        lambda place: rotation.switch(folder, names, lives, place, keep=config is None),
+        lambda place: rotation.switch(folder, names, lives, place, keep=not configs),
     )
     assert holding.old_root
     click.echo(
@@ -199,9 +211,9 @@ def _folder(data: Path | None) -> Path:
     return (data or default_data()) / "ca"
 
 
-def _wanted(config: Path | None) -> tuple[tuple[str, ...], Lives]:
+def _wanted(configs: Sequence[Path]) -> tuple[tuple[str, ...], Lives]:
     """The hosts that the configuration has certificates for, and how long these live. Raises ConfigError."""
-    read = buildkit.read(config) if config else buildkit.defaults()
+    read = load(configs)
     lives = Lives(timedelta(seconds=read.lives.leaf), timedelta(seconds=read.lives.intermediate))
     return subtrees(read.certificate_names()), lives
 

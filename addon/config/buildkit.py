@@ -17,18 +17,16 @@ from addon.config.model import (
     Downloads,
     Endpoint,
     Lives,
-    Rule,
+    Place,
     Space,
     Timeouts,
     Tls,
     host_of,
-    is_address,
     is_loopback,
-    origin_of,
 )
+from addon.config.reading import Draft, Reading
 from addon.config.source import Source
-from addon.config.tables import File, RegistryTable
-from ca.authority import AuthorityError, dns_name
+from addon.config.tables import File, MirrorTable, RegistryTable
 from ca.lives import ROOT_LIFE
 
 if TYPE_CHECKING:
@@ -36,74 +34,78 @@ if TYPE_CHECKING:
 
 _PATH = re.compile(r"[a-z0-9._/-]*")
 _SHORTEST_LEAF = 3.0  # seconds
+_BASES = {"after-v2": "/v2{path}", "before-v2": "{path}/v2", "as-is": "{path}", "replaced": "/v2{path}"}
 
 
-def defaults() -> Config:
+def nothing() -> Reading:
     """What holds when the operator says nothing."""
-    return _Reader(None, File()).config()
+    return _Reader(None, File()).reading()
 
 
-def read(path: Path) -> Config:
-    """The configuration in a TOML file. Raises ConfigError."""
-    return _Reader(path, tables.read(path)).config()
+def read(path: Path) -> Reading:
+    """What a TOML file says. Raises ConfigError."""
+    return _Reader(path, tables.read(path)).reading()
 
 
 class _Reader:
-    """Turns the tables of one file into the model."""
+    """Turns the tables of one file into the model. They are known by their patterns, the mirrors' own included."""
 
     def __init__(self, path: Path | None, file: File) -> None:
         self._source = Source(path)
         self._fail = self._source.fail
         self._file = file
-        self._tables: dict[str, tuple[str, RegistryTable]] = {}
+        self._tables: dict[tuple[str, str], tuple[str, RegistryTable]] = {}
         for key, table in file.registry.items():
-            registry = _registry(self._source.authority(key, f'registry."{key}"'))
-            if registry in self._tables:
-                other = self._tables[registry][0]
+            pattern = self._source.pattern(key, f'registry."{key}"')
+            if pattern in self._tables:
+                other = self._tables[pattern][0]
                 self._fail(f'registry."{key}"', f'is the same registry as registry."{other}"; keep one of the two')
-            self._tables[registry] = (key, table)
-        self._tls = {registry: tls.read(self._source, key, table) for registry, (key, table) in self._tables.items()}
+            self._tables[pattern] = (key, table)
+        self._tls = {
+            pattern: tls.read(self._source, f'registry."{key}"', table)
+            for pattern, (key, table) in self._tables.items()
+        }
         self._auths = {
-            registry: auth.read(self._source, registry, key, table.auth)
-            for registry, (key, table) in self._tables.items()
+            pattern: auth.read(self._source, pattern[0], key, table.auth)
+            for pattern, (key, table) in self._tables.items()
             if table.auth
         }
 
-    def config(self) -> Config:
+    def reading(self) -> Reading:
+        own = self._file.mirrortap
+        warnings: list[str] = []
+        settings = self._settings(warnings)
+        drafts = tuple(self._draft(*pattern, key, table) for pattern, (key, table) in self._tables.items())
+        for pattern in self._auths:
+            key, table = self._tables[pattern]
+            if pattern[0].startswith("*"):
+                self._fail(f'registry."{key}".auth', "is for one host: write it in that host's own table")
+            if exposed := auth.exposed(pattern[0], table):
+                warnings.append(f'registry."{key}".auth: {exposed}')
+        standby = tuple(
+            Draft(registry, mirrors=tuple(e for mirror in mirrors for e in self._mirror(mirror, Place(), "")))
+            for registry, mirrors in wellknown.DEFAULT_MIRRORS.items()
+        )
+        hosts = {host: (host, "") for host, within in self._tables if not within and not host.startswith("*")}
+        return Reading(
+            self._source.path,
+            drafts,
+            {host: self._tls[pattern] for host, pattern in hosts.items()},
+            {host: self._auths[pattern] for host, pattern in hosts.items() if pattern in self._auths},
+            # A buildkitd.toml has none, and may stand beside a file that does.
+            settings if own.model_fields_set else None,
+            standby,
+            frozenset(self._source.files),
+            tuple(warnings),
+        )
+
+    def _settings(self, warnings: list[str]) -> Config:
         own = self._file.mirrortap
         if own.cache_size.share + own.min_free.share > 1 and own.model_fields_set >= {"cache_size", "min_free"}:
             self._fail("mirrortap.min-free", "and cache-size together are more than the disk; lower one of them")
-        rules = {}
-        warnings = []
-        for registry, (key, table) in self._tables.items():
-            host = host_of(registry)
-            if is_address(host) or "_" in host:
-                # Such tables are common: they say how a mirror is reached.
-                reason = "a registry that clients name by IP address, or with an underscore, cannot be intercepted"
-                if table.server or not table.fallback or table.mode == "offline":
-                    ours = "server" if table.server else "mode" if table.fallback else "fallback"
-                    self._fail(f'registry."{key}".{ours}', f"cannot be kept: {reason}")
-                if table.mirrors:
-                    warnings.append(
-                        f'registry."{key}": its mirrors are not used: {reason}, for no certificate may stand for it'
-                    )
-                continue
-            try:
-                dns_name(host)
-            except AuthorityError as error:
-                self._fail(f'registry."{key}"', f"no certificate can stand for it: {error}")
-            rules[registry] = self._rule(registry, key, table)
-        for registry in self._auths:
-            key, table = self._tables[registry]
-            if exposed := auth.exposed(registry, table):
-                warnings.append(f'registry."{key}".auth: {exposed}')
-        for registry, mirrors in wellknown.DEFAULT_MIRRORS.items():
-            if registry not in rules:
-                endpoints = tuple(e for m in mirrors for e in self._mirror(m, "default"))
-                rules[registry] = Rule(registry, (origin_of(registry),), endpoints, own.tag_ttl)
-        config = Config(
-            rules,
-            self._tls,
+        return Config(
+            {},
+            {},
             Timeouts(own.connect_timeout, own.first_byte_timeout, own.stall_timeout, own.hedge_delay, own.stale_after),
             Space(own.cache_size, own.min_free),
             Downloads(own.min_rate, own.keep_filling_from, own.hedge_origin, own.quota_floor),
@@ -111,77 +113,137 @@ class _Reader:
             admission.read(self._source, own, warnings),
             self._lives(),
             tag_ttl=own.tag_ttl,
-            source=self._source.path,
-            warnings=tuple(warnings),
+            offline=own.offline,
         )
-        return config.taken_offline() if own.offline else config
 
-    def _rule(self, registry: str, key: str, table: RegistryTable) -> Rule:
-        where = f'registry."{key}"'
-        if not table.fallback and not table.mirrors:
-            self._fail(f"{where}.fallback", "is false, and there are no mirrors: nothing could answer")
-        if not table.fallback and table.server:
+    def _draft(self, registry: str, within: str, key: str, table: RegistryTable) -> Draft:
+        where, place = f'registry."{key}"', self._source.place("registry", key)
+        if table.fallback is False and table.server:
             self._fail(f"{where}.server", "says where the origin is, but fallback = false forbids asking it")
         if table.mode == "online" and self._file.mirrortap.offline:
             self._fail(f"{where}.mode", "cannot be online while offline = true in [mirrortap]; take one of them out")
-        mirrors = tuple(
-            e for i, mirror in enumerate(table.mirrors) for e in self._mirror(mirror, f"{where}.mirrors[{i}]")
+        if table.blocked and (table.mirrors or table.server or table.fallback is not None):
+            self._fail(f"{where}.blocked", "is true: nothing is served of it, and no endpoint can be named for it")
+        mirrors: list[Endpoint] = []
+        for i, mirror in enumerate(table.mirrors):
+            where_in, place_in = f"{where}.mirrors[{i}]", self._source.place("registry", key, "mirrors", i)
+            if isinstance(mirror, str):
+                mirrors += self._mirror(mirror, place_in, where_in)
+            else:
+                mirrors.append(self._mirror_table(mirror, place_in, where_in, within))
+        origins: tuple[Endpoint, ...] | None = None
+        if table.fallback is not False and not table.blocked:
+            origins = self._origins(registry, within, key, table)
+        return Draft(
+            registry,
+            within,
+            tuple(mirrors),
+            origins,
+            moved=table.server is not None,
+            fallback=table.fallback,
+            blocked=table.blocked,
+            tag_ttl=table.tag_ttl,
+            offline=table.mode and table.mode == "offline",
+            open=table.access and table.access == "open",
+            place=place,
         )
-        origins: tuple[Endpoint, ...] = ()
-        if table.fallback:
-            origins = self._origin(registry, key, table)
-        if not (table.access == "open" or origins) and all(mirror.auth for mirror in mirrors):
-            self._fail(
-                where,
-                "who may read cannot be found out: the proxy logs in to all its mirrors, and its origin is never asked;"
-                ' add access = "open" to let everybody who may use the proxy read all of it',
-            )
-        ttl = self._file.mirrortap.tag_ttl if table.tag_ttl is None else table.tag_ttl
-        rule = Rule(registry, origins, mirrors, ttl, open=table.access == "open")
-        return rule.taken_offline() if table.mode == "offline" else rule
 
-    def _origin(self, registry: str, key: str, table: RegistryTable) -> tuple[Endpoint, ...]:
+    def _origins(self, registry: str, within: str, key: str, table: RegistryTable) -> tuple[Endpoint, ...] | None:
+        """None when nothing is said but what holds for the host anyway."""
+        place = self._source.place("registry", key)
+        own, of_host = self._tls[registry, within], self._tls.get((registry, ""), Tls())
+        verified = own if own != Tls() else of_host
+        pattern = (registry, within) if (registry, within) in self._auths else (registry, "")
+        login = self._auths.get(pattern)
         if table.server is None:
-            api_host = wellknown.api_host(registry)
-            return self._endpoints(registry, api_host, "", is_origin=True)
-        where = f'registry."{key}".server'
-        try:
-            url = urlsplit(table.server)
-        except ValueError as error:
-            self._fail(where, f"{table.server!r} is not a URL: {error}")
-        if url.scheme not in ("http", "https") or not url.netloc:
-            self._fail(where, f'{table.server!r} is not a URL: write "https://host[:port]"')
-        if url.path.strip("/") not in ("", "v2") or url.query or url.fragment:
-            self._fail(where, f'{table.server!r} has a path: only "scheme://host[:port]" can be an origin')
-        authority = self._source.authority(url.netloc, where)
-        tls = self._tls[registry]
-        auth = self._auths.get(registry)
-        return (Endpoint(_registry(authority), _url(url.scheme, authority), tls=tls, is_origin=True, auth=auth),)
+            authority = wellknown.api_host(registry)
+            schemes = self._schemes(registry, table if within else None)
+            if schemes == ["https"] and (not (within or registry.startswith("*")) or (own == Tls() and login is None)):
+                return None
+            name = registry
+        else:
+            scheme, authority = self._server(table.server, f'registry."{key}".server')
+            schemes, name = [scheme], _registry(authority)
+        urls = [_url(scheme, authority) for scheme in schemes]
+        return tuple(Endpoint(name, url, is_origin=True, auth=login, place=place, tls=verified) for url in urls)
 
-    def _mirror(self, mirror: str, where: str) -> tuple[Endpoint, ...]:
+    def _server(self, text: str, where: str) -> tuple[str, str]:
+        try:
+            url = urlsplit(text)
+        except ValueError as error:
+            self._fail(where, f"{text!r} is not a URL: {error}")
+        if url.scheme not in ("http", "https") or not url.netloc:
+            self._fail(where, f'{text!r} is not a URL: write "https://host[:port]"')
+        if url.path.strip("/") not in ("", "v2") or url.query or url.fragment:
+            self._fail(where, f'{text!r} has a path: only "scheme://host[:port]" can be an origin')
+        return url.scheme, self._source.authority(url.netloc, where)
+
+    def _mirror(self, mirror: str, place: Place, where: str) -> tuple[Endpoint, ...]:
+        """As BuildKit writes one."""
         if "://" in mirror:
             rest = mirror.partition("://")[2].partition("/")[0]
             hint = f'; for plain http add [registry."{rest}"] http = true' if mirror.startswith("http:") else ""
             self._fail(where, f'{mirror!r} has a scheme: write "host[:port][/path]"{hint}')
         authority, _, path = mirror.partition("/")
         authority = self._source.authority(authority, where)
+        path = self._path(path, where)
+        registry = _registry(authority)
+        return tuple(
+            Endpoint(
+                f"{authority}{path}",
+                _url(scheme, authority),
+                f"/v2{path}",
+                tls=self._tls.get((registry, ""), Tls()),
+                auth=self._auths.get((registry, "")),
+                place=place,
+            )
+            for scheme in self._schemes(registry)
+        )
+
+    def _mirror_table(self, mirror: MirrorTable, place: Place, where: str, within: str) -> Endpoint:
+        scheme, slashes, rest = mirror.url.partition("://")
+        authority, _, path = rest.partition("/")
+        if not slashes or scheme not in ("http", "https"):
+            self._fail(f"{where}.url", f'{mirror.url!r} is not a URL: write "https://host[:port][/path]"')
+        authority = self._source.authority(authority, f"{where}.url")
+        path = self._path(path, f"{where}.url")
+        if not mirror.capabilities:
+            self._fail(f"{where}.capabilities", "is empty: it could answer nothing; take the mirror out")
+        registry = _registry(authority)
+        own = tls.read(self._source, where, mirror)
+        return Endpoint(
+            f"{authority}{path}",
+            _url(scheme, authority),
+            _BASES[mirror.path_mode].format(path=path),
+            within if mirror.path_mode == "replaced" else "",
+            tls=self._tls.get((registry, ""), own) if own == Tls() else own,
+            auth=self._auths.get((registry, "")),
+            can=frozenset(mirror.capabilities),
+            headers=self._headers(mirror.headers, f"{where}.headers"),
+            dial_timeout=mirror.dial_timeout,
+            ns=mirror.ns,
+            place=place,
+        )
+
+    def _headers(self, headers: dict[str, str], where: str) -> tuple[tuple[str, str], ...]:
+        for name, value in headers.items():
+            self._source.header(name, value, where)
+        return tuple(headers.items())
+
+    def _path(self, path: str, where: str) -> str:
         path = path.strip("/")
         if not _PATH.fullmatch(path) or ".." in path:
             self._fail(where, f"{path!r} cannot be a path of a mirror")
-        name = f"{authority}/{path}" if path else authority
-        return self._endpoints(name, authority, path)
+        return f"/{path}" if path else ""
 
-    def _endpoints(self, name: str, authority: str, path: str, *, is_origin: bool = False) -> tuple[Endpoint, ...]:
-        """One endpoint, or two where BuildKit too tries both: https unverified, then http."""
-        registry = _registry(authority)
-        table = self._tables[registry][1] if registry in self._tables else RegistryTable()
-        host = host_of(authority)
-        http = is_loopback(host) if table.http is None else table.http
-        tls = self._tls.get(registry, Tls())
-        schemes = ["https"] if table.insecure or not http else []
-        schemes += ["http"] if http else []
-        auth = self._auths.get(registry)
-        return tuple(Endpoint(name, _url(s, authority), path, tls, is_origin, auth) for s in schemes)
+    def _schemes(self, registry: str, table: RegistryTable | None = None) -> list[str]:
+        """One, or two where BuildKit too tries both: https unverified, then http. `table`: one that says more."""
+        of_host = self._tables[registry, ""][1] if (registry, "") in self._tables else RegistryTable()
+        table = table or of_host
+        said = of_host.http if table.http is None else table.http
+        http = is_loopback(host_of(registry)) if said is None else said
+        insecure = table.insecure or of_host.insecure
+        return (["https"] if insecure or not http else []) + (["http"] if http else [])
 
     def _lives(self) -> Lives:
         lives = Lives(self._file.mirrortap.leaf_life, self._file.mirrortap.intermediate_life)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from addon.config import wellknown
+from addon.config import patterns, wellknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -17,6 +19,20 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 class ConfigError(Exception):
     """Something the operator wrote does not hold; the message names the file, the key and the remedy."""
+
+
+Capability = Literal["pull", "resolve", "referrers"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was said: the file, and the keys that lead to it there. No file: it is built in."""
+
+    file: Path | None = None
+    keys: tuple[str | int, ...] = ()
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (str(self.file), dotted(self.keys)))) if self.file else "built in"
 
 
 @dataclass(frozen=True)
@@ -29,11 +45,15 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Tls:
-    """How an endpoint is verified. The CAs add to the system's."""
+    """How an endpoint is verified. The CAs add to the system's.
+
+    `lenient`: networks in which it is not verified, whatever `verify` says.
+    """
 
     ca: tuple[Path, ...] = ()
     keypairs: tuple[KeyPair, ...] = ()
     verify: bool = True
+    lenient: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,26 +90,59 @@ class Auth:
 class Endpoint:
     """An origin or a mirror, as something to connect to.
 
-    `name` is what the operator calls it, `url` scheme and authority, `path` what goes between `/v2/` and the
-    repository ("" or "some/path").
+    `name` is what the operator calls it, `url` scheme and authority. A repository is at `base`, the path before it, and
+    what `replaces` of its name stands there already: ("/v2/hub", "library") has library/app at /v2/hub/app.
+
+    `can`: "pull" content by its digest, "resolve" tags, list "referrers". `headers` go with each request to it, and may
+    be secrets. `dial_timeout`: seconds, where not as for the others. `ns`: whether it is told which registry is meant.
     """
 
     name: str
     url: str
-    path: str = ""
+    base: str = "/v2"
+    replaces: str = ""
     tls: Tls = Tls()
     is_origin: bool = False
     auth: Auth | None = None
+    can: frozenset[Capability] = frozenset({"pull", "resolve"})
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    dial_timeout: float | None = None
+    ns: bool = True
+    place: Place = field(default_factory=Place, compare=False)
 
     @property
     def hears_clients(self) -> bool:
         """Whether a client's own credential means anything to it."""
         return self.is_origin and (self.auth is None or self.auth.use != "always")
 
+    @property
+    def knows_us(self) -> bool:
+        """Whether what it gives the proxy need not be what it gives anybody: a header may be a credential, too."""
+        return self.auth is not None or bool(self.headers)
+
+    @property
+    def authority(self) -> str:
+        return self.url.partition("://")[2]
+
+    def path(self, repository: str) -> str:
+        """Where it has a repository."""
+        rest = repository.removeprefix(self.replaces).lstrip("/") if self.replaces else repository
+        return "/".join(filter(None, (self.base, rest)))
+
+    def standing_for(self, registry: str) -> Endpoint:
+        """The same for one of the hosts of a wildcard, where it is that host itself."""
+        if not self.authority.startswith("*"):
+            return self
+        return replace(self, name=registry, url=f"{self.url.partition('://')[0]}://{wellknown.api_host(registry)}")
+
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done with requests for one registry."""
+    """What is done with requests for a registry, or for those of its repositories that are at or below `within`.
+
+    `registry` is a host[:port], or a pattern ("*.host", "*" for whatever registry has no other) until it is asked for
+    one. An origin whose host is that pattern is the registry itself.
+    """
 
     registry: str
     origins: tuple[Endpoint, ...]  # empty when the origin must never be asked
@@ -97,9 +150,22 @@ class Rule:
     tag_ttl: float = 0.0  # seconds that a tag is believed without asking again
     offline: bool = False  # what is cached is all there is; such a rule has no endpoints
     open: bool = False  # whoever may use the proxy may read what is cached of it
+    within: str = ""
+    blocked: bool = False  # nothing is given of it
+    place: Place = field(default_factory=Place, compare=False)
+
+    @property
+    def pattern(self) -> str:
+        return f"{self.registry}/{self.within}" if self.within else self.registry
 
     def taken_offline(self) -> Rule:
         return replace(self, origins=(), mirrors=(), offline=True)
+
+    def standing_for(self, registry: str) -> Rule:
+        """The same for one of the hosts that it is about."""
+        if registry == self.registry:
+            return self
+        return replace(self, registry=registry, origins=tuple(origin.standing_for(registry) for origin in self.origins))
 
 
 @dataclass(frozen=True)
@@ -208,7 +274,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything the operator said. `rules` are by registry; `tls` by `host[:port]`, for redirect targets too."""
+    """Everything the operator said. `rules` are by pattern; `tls` by `host[:port]`, for redirect targets too."""
 
     rules: Mapping[str, Rule]
     tls: Mapping[str, Tls] = field(default_factory=dict)
@@ -220,41 +286,72 @@ class Config:
     lives: Lives = Lives()
     tag_ttl: float = 0.0
     offline: bool = False  # nothing is connected to, other hosts included
-    source: Path | None = None
+    sources: tuple[Path, ...] = ()  # as they were given
+    files: frozenset[Path] = frozenset()  # whatever was read for it, folders included
     warnings: tuple[str, ...] = ()
 
     @property
     def pace(self) -> Pace:
         return Pace(self.downloads.min_rate, self.timeouts.stall)
 
-    def rule(self, host: str, port: int) -> Rule | None:
-        """The rule for what a client reaches at host and port, or None: not a registry of ours, tunnel it."""
+    def rule(self, host: str, port: int, repository: str = "") -> Rule | None:
+        """The rule for what a client reaches at host and port, or None: not a registry of ours, tunnel it.
+
+        With a repository the one for that: the longest pattern's (containers-registries.conf(5), "prefix").
+        """
         host = host.lower().rstrip(".")
-        named = self.rules.get(f"{host}:{port}")
-        if named or port not in (443, 80):
-            return named
+        names = [f"{host}:{port}"]
         # 80 too: a client that speaks plain http to a registry still means that registry.
-        registry = wellknown.canonical(host)
-        if rule := self.rules.get(registry):
-            return rule
-        if wellknown.is_public(registry):
-            rule = Rule(registry, origins=(origin_of(registry),), tag_ttl=self.tag_ttl)
-            return rule.taken_offline() if self.offline else rule
+        if port in (443, 80):
+            names.append(wellknown.canonical(host))
+        for registry in names:
+            known = patterns.hosts(registry, self._rules)
+            public = wellknown.is_public(registry)
+            if known or public:
+                known += ["*"] if public and "*" in self._rules else []
+                found = patterns.longest(known, repository, self._rules)
+                rule = found.standing_for(registry) if found else self._plain(registry)
+                return rule.taken_offline() if self.offline and not rule.blocked else rule
         return None
+
+    @cached_property
+    def _rules(self) -> Mapping[str, Mapping[str, Rule]]:
+        """By host, then by what it is within."""
+        found: dict[str, dict[str, Rule]] = {}
+        for rule in self.rules.values():
+            found.setdefault(rule.registry, {})[rule.within] = rule
+        return found
+
+    def _plain(self, registry: str) -> Rule:
+        """For a registry that nothing in particular is said of."""
+        origin = replace(origin_of(registry), tls=self.tls.get(registry, Tls()))
+        return Rule(registry, origins=(origin,), tag_ttl=self.tag_ttl)
 
     def taken_offline(self) -> Config:
         """The same with nothing to connect to."""
-        rules = {registry: rule.taken_offline() for registry, rule in self.rules.items()}
+        rules = {pattern: rule.taken_offline() for pattern, rule in self.rules.items()}
         return replace(self, rules=rules, offline=True)
 
     def certificate_names(self) -> list[str]:
         """DNS names that leaves may be issued for; each stands for itself and its subdomains."""
-        return sorted({host_of(registry) for registry in self.rules} | wellknown.DOMAINS)
+        hosts = {host_of(rule.registry.removeprefix("*.")) for rule in self.rules.values()} - {"*"}
+        return sorted(hosts | wellknown.DOMAINS)
 
 
 def origin_of(registry: str) -> Endpoint:
     """The endpoint that `registry` itself is, over TLS."""
     return Endpoint(registry, f"https://{wellknown.api_host(registry)}", is_origin=True)
+
+
+def dotted(keys: Iterable[str | int]) -> str:
+    """Keys as a TOML file's author knows them: registry."docker.io".mirrors[0]."""
+    text = ""
+    for key in keys:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            text += ("." if text else "") + (key if re.fullmatch(r"[A-Za-z][\w-]*", key, re.ASCII) else f'"{key}"')
+    return text
 
 
 def host_of(authority: str) -> str:

@@ -7,10 +7,16 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from addon.config.model import ConfigError
+from addon.config import wellknown
+from addon.config.model import ConfigError, Place, host_of, is_address
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _AUTHORITY = re.compile(rf"(?:\[([0-9a-f:.]+)\]|{_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,4}}))?")
+# The distribution-spec's grammar of names.
+_WITHIN = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept", "accept-encoding", "range"})
 
 
 class Source:
@@ -18,13 +24,20 @@ class Source:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.files: set[Path] = {path} if path else set()  # and folders that were looked at
+
+    def place(self, *keys: str | int) -> Place:
+        return Place(self.path, keys) if self.path else Place()
 
     def resolve(self, name: str, where: str) -> Path:
+        """A file that is named relative to this one, from now on one of its `files`."""
         try:
             path = Path(name).expanduser()
         except RuntimeError:
             self.fail(where, f"{name!r}: there is no such user")
-        return path if self.path is None else self.path.parent / path
+        found = path if self.path is None else self.path.parent / path
+        self.files.add(found)
+        return found
 
     def authority(self, text: str, where: str) -> str:
         authority = text.lower()
@@ -32,6 +45,27 @@ class Source:
         if not match or int(match[2] or 443) > 65535 or (match[1] and not _is_ipv6(match[1])):
             self.fail(where, f"{text!r} is not host[:port]")
         return authority
+
+    def pattern(self, text: str, where: str) -> tuple[str, str]:
+        """`[*.]host[:port][/path]` as a registry and what it is within. Raises ConfigError."""
+        host, _, within = text.partition("/")
+        wildcard = "*." if host.startswith("*.") else ""
+        authority = self.authority(host.removeprefix(wildcard), where)
+        if wildcard and is_address(host_of(authority)):
+            self.fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
+        if within and not _WITHIN.fullmatch(within):
+            self.fail(where, f"{within!r} is no part of a repository's name; write host/name/name")
+        return wildcard + wellknown.canonical(authority.removesuffix(":443")), within
+
+    def header(self, name: str, value: str, where: str) -> None:
+        """Raises ConfigError unless both can stand in a request (RFC 9110, 5.1 and 5.5)."""
+        if not _HEADER.fullmatch(name):
+            self.fail(where, f"{name!r} is no name of a header")
+        if name.lower() in _OURS:
+            self.fail(where, f"{name} is set for each request; take it out")
+        if value != value.strip() or not value.isprintable() or not value.isascii():
+            # Not shown: it may be a secret.
+            self.fail(where, f"the value of {name} cannot be sent: printable ASCII can")
 
     def fail(self, key: str, message: str) -> NoReturn:
         raise ConfigError(f"{self.path}: {key}: {message}")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from addon.config.model import Admission, Auth, Beliefs, ConfigError, Downloads, Lives, Space, Timeouts
+from addon.config.model import (
+    Admission,
+    Auth,
+    Beliefs,
+    Capability,
+    ConfigError,
+    Downloads,
+    Endpoint,
+    Lives,
+    Space,
+    Timeouts,
+    dotted,
+)
 from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share, Tunnel
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+PathMode = Literal["after-v2", "before-v2", "as-is", "replaced"]
 
 
 class Table(BaseModel):
@@ -35,18 +49,38 @@ class AuthTable(Table):
     use: Literal["always", "when-client-has-none"] = Auth.use
 
 
+class MirrorTable(Table):
+    url: str
+    path_mode: PathMode = "after-v2"
+    capabilities: list[Capability] = sorted(Endpoint.can)
+    insecure: bool | None = None
+    ca: list[str] = []
+    keypair: list[KeyPairTable] = []
+    headers: dict[str, str] = {}
+    dial_timeout: Positive | None = None
+    ns: bool = True
+
+
+def _kind(value: object) -> str:
+    return "table" if isinstance(value, dict | MirrorTable) else "text"
+
+
 class RegistryTable(Table):
-    mirrors: list[str] = []
+    # BuildKit's are strings; a table says more of how the mirror is used.
+    mirrors: list[
+        Annotated[Annotated[str, Tag("text")] | Annotated[MirrorTable, Tag("table")], Discriminator(_kind)]
+    ] = []
     http: bool | None = None
     insecure: bool = False
     ca: list[str] = []
     keypair: list[KeyPairTable] = []
     tlsconfigdir: list[str] = []
     server: str | None = None
-    fallback: bool = True
+    fallback: bool | None = None
+    blocked: bool = False
     tag_ttl: Duration | None = None
     mode: Literal["online", "offline"] | None = None
-    access: Literal["open", "checked"] = "checked"
+    access: Literal["open", "checked"] | None = None
     auth: AuthTable | None = None
 
 
@@ -109,20 +143,23 @@ def read(path: Path) -> File:
 
 
 def _explain(path: Path, error: Any) -> str:
-    *where, key = [str(part) for part in error["loc"]]
-    dotted = ".".join(part if re.fullmatch(r"[\w-]+", part) else f'"{part}"' for part in (*where, key))
+    # Which kind of mirror it is taken for says nothing to its author.
+    loc = [part for i, part in enumerate(error["loc"]) if not (i == 4 and part in ("text", "table"))]
+    where, key, keys = list(map(str, loc[:-1])), str(loc[-1]), dotted(loc)
     if error["type"] == "extra_forbidden":
         table: type[Table] = MirrortapTable if where[0] == "mirrortap" else RegistryTable
         if where[2:3] == ["keypair"]:
             table = KeyPairTable
         elif where[2:3] == ["auth"]:
             table = AuthTable
-        keys = [name.replace("_", "-") for name in table.model_fields]
-        meant = difflib.get_close_matches(key, keys, n=1)
-        hint = f"did you mean {meant[0]}?" if meant else f"the keys are {', '.join(keys)}"
-        return f"{path}: {dotted}: unknown key; {hint}"
+        elif where[2:3] == ["mirrors"]:
+            table = KeyPairTable if "keypair" in where[4:] else MirrorTable
+        known = [name.replace("_", "-") for name in table.model_fields]
+        meant = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {meant[0]}?" if meant else f"the keys are {', '.join(known)}"
+        return f"{path}: {keys}: unknown key; {hint}"
     message = error["msg"].removeprefix("Value error, ")
-    if [*where, key][2:3] == ["auth"]:
+    if [*where, key][2:3] == ["auth"] or "headers" in where:
         # What stands there may be a secret in the wrong place.
-        return f"{path}: {dotted}: {message}"
-    return f"{path}: {dotted}: {message} (it is {error['input']!r})"
+        return f"{path}: {keys}: {message}"
+    return f"{path}: {keys}: {message} (it is {error['input']!r})"

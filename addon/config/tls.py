@@ -8,38 +8,47 @@ from typing import TYPE_CHECKING
 
 from addon.config.model import KeyPair, Tls
 from addon.config.source import shown, why
+from addon.config.tables import RegistryTable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from addon.config.source import Source
-    from addon.config.tables import RegistryTable
+    from addon.config.tables import MirrorTable
 
 
-def read(source: Source, key: str, table: RegistryTable) -> Tls:
+def read(source: Source, where: str, table: RegistryTable | MirrorTable) -> Tls:
     """What an endpoint is verified with, and what we show it; all of it must be there already. Raises ConfigError."""
-    where = f'registry."{key}"'
     ca = []
     for i, name in enumerate(table.ca):
         where_in = f"{where}.ca[{i}]"
-        ca.append(_ca(source, source.resolve(name, where_in), where_in))
+        ca.append(authority(source, source.resolve(name, where_in), where_in))
     pairs = []
     for i, pair in enumerate(table.keypair):
         where_in = f"{where}.keypair[{i}]"
         certificate, key_file = source.resolve(pair.cert, where_in), source.resolve(pair.key, where_in)
-        pairs.append(_keypair(source, certificate, key_file, where_in))
-    for i, name in enumerate(table.tlsconfigdir):
+        pairs.append(keypair(source, certificate, key_file, where_in))
+    for i, name in enumerate(table.tlsconfigdir if isinstance(table, RegistryTable) else []):
         where_in = f"{where}.tlsconfigdir[{i}]"
-        folder = source.resolve(name, where_in)
-        if not os.path.isdir(folder):
-            source.fail(where_in, f"{shown(folder)} is not a folder")
-        # docker's certs.d convention, which BuildKit follows: *.crt are CAs, X.cert goes with X.key
-        ca += [_ca(source, path, where_in) for path in sorted(folder.glob("*.crt"))]
-        pairs += [_keypair(source, path, path.with_suffix(".key"), where_in) for path in sorted(folder.glob("*.cert"))]
+        in_folder = folder(source, source.resolve(name, where_in), where_in)
+        ca += in_folder.ca
+        pairs += in_folder.keypairs
     return Tls(tuple(ca), tuple(pairs), verify=not table.insecure)
 
 
-def _ca(source: Source, path: Path, where: str) -> Path:
+def folder(source: Source, path: Path, where: str) -> Tls:
+    """Docker's certs.d convention, which others follow: *.crt are CAs, X.cert goes with X.key. Raises ConfigError."""
+    if not os.path.isdir(path):
+        source.fail(where, f"{shown(path)} is not a folder")
+    source.files.add(path)
+    ca = [authority(source, each, where) for each in sorted(path.glob("*.crt"))]
+    pairs = [keypair(source, each, each.with_suffix(".key"), where) for each in sorted(path.glob("*.cert"))]
+    return Tls(tuple(ca), tuple(pairs))
+
+
+def authority(source: Source, path: Path, where: str) -> Path:
+    """A file that holds a CA's certificate. Raises ConfigError."""
+    source.files.add(path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
@@ -49,7 +58,9 @@ def _ca(source: Source, path: Path, where: str) -> Path:
     return path
 
 
-def _keypair(source: Source, certificate: Path, key: Path, where: str) -> KeyPair:
+def keypair(source: Source, certificate: Path, key: Path, where: str) -> KeyPair:
+    """A client's certificate and its key, which may be in one file. Raises ConfigError."""
+    source.files.update((certificate, key))
     try:
         # An empty password, lest OpenSSL asks for one on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")

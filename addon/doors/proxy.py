@@ -12,9 +12,9 @@ from mitmproxy import ctx, http
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layers import HttpLayer
 
-from addon import addresses, journal
+from addon import addresses, journal, oci
 from addon.admission import rules
-from addon.admission.gate import Gate, Refusal
+from addon.admission.gate import Refusal
 from addon.body import BodyCut
 from addon.doors import answers
 from addon.doors.answers import RegistryResponse
@@ -63,7 +63,7 @@ class ProxyDoor:
         self._service = service
         self._leaves = Leaves()
         self._limits = service.config.admission
-        self._gate = Gate(service.config)
+        self._gate = service.gate
         self._guests: dict[str, Guest] = {}
         self._late = journal.Seldom(log, _LINES)
         self._busy: dict[str, tuple[tuple[str, str], ...]] = {}  # the headers of the requests that are under way
@@ -215,7 +215,7 @@ class ProxyDoor:
             return
         if flow.request.host == ITSELF:
             flow.response = self._own_page(flow.request)
-        elif rule := self._rule(flow):
+        elif rule := self._rule(flow, oci.repository(flow.request.path)):
             body = flow.request.stream
             request = Request(
                 rule=rule,
@@ -297,8 +297,8 @@ class ProxyDoor:
         """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
         return self._service.config.offline or self._service.config.rule(host, port) is not None
 
-    def _rule(self, flow: http.HTTPFlow) -> Rule | None:
-        return self._service.config.rule(flow.request.host, flow.request.port)
+    def _rule(self, flow: http.HTTPFlow, repository: str = "") -> Rule | None:
+        return self._service.config.rule(flow.request.host, flow.request.port, repository)
 
     def _out_of_reach(self, flow: http.HTTPFlow) -> bool:
         """Whether it is for a host that is not intercepted, and nothing may be connected to."""

@@ -75,7 +75,9 @@ class Access:
 
     def shown_by_content(self, pull: Pull) -> bool:
         """Whether whichever endpoint gives the content shows by this, if it is not known yet, that the reader may."""
-        return routing.all_tell(pull.rule, pull.reader) or self.believed(pull.rule, pull.repository, pull.reader)
+        return routing.all_tell(pull.rule, pull.asked, pull.reader) or self.believed(
+            pull.rule, pull.repository, pull.reader
+        )
 
     def _linked(self, pull: Pull) -> bool:
         return self._links.known(pull.rule.registry, pull.repository, pull.digest)
@@ -87,7 +89,7 @@ class Access:
             self._links.add(registry, repository, asked.reference)
         if endpoint.is_origin and reader.personal:
             self._rights.prove(reader.fingerprint, registry, repository, _ends(reader.authorization or ""))
-        elif endpoint.is_origin or endpoint.auth is None:
+        elif endpoint.is_origin or not endpoint.knows_us:
             # With the proxy's own credential at the origin, the operator lets everybody read.
             self._rights.judge(registry, repository, public=True)
 

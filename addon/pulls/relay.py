@@ -45,7 +45,8 @@ class Relay:
         """Content, or the challenge, that the origin gives this client. Raises EndpointError."""
         sent = [(name, value) for name, value in request.headers if name.lower() in _PULL_HEADERS]
         sent.append(("Accept-Encoding", "identity"))
-        response = await self._upstream.relay(origin, request.method, request.target, sent, follow=True)
+        target = routing.target(origin, request.target)
+        response = await self._upstream.relay(origin, request.method, target, sent, follow=True)
         body: Body = RelayedBody(response)
         if response.status == 200 and isinstance(asked.reference, Digest) and asked.reference.verifiable:
             body = VerifiedBody(body, asked.reference, origin.name)
@@ -94,8 +95,13 @@ class Relay:
         problem = EndpointError("the origin is never asked")
         for origin in request.rule.origins:
             try:
+                target = routing.target(origin, request.target)
+                if target != request.target and request.method not in ("GET", "HEAD"):
+                    # The answers to a push lead to other paths there, which clients would ask us for.
+                    message = f"{request.rule.pattern} is served from {origin.name}: push to that"
+                    raise OciError(405, "UNSUPPORTED", message)
                 return await self._upstream.relay(
-                    origin, request.method, request.target, headers, request.body, connect=connect
+                    origin, request.method, target, headers, request.body, connect=connect
                 )
             except EndpointError as error:
                 problem = EndpointError(f"{origin.name}: {error}")

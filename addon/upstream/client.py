@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from addon.config.login import Login
+    from addon.loops import Via
 
     Headers = Sequence[tuple[str, str]]
 
@@ -41,8 +42,9 @@ _AGENT = ("User-Agent", f"mirrortap/{__version__}")
 class Upstream:
     """All endpoints, and what they lead to. Made inside a running event loop; `close` it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, via: Via) -> None:
         self._config = config
+        self._via = via
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._credentials = Credentials()
         self._authorizations = Authorizations(Tokens(self._send_for_token))
@@ -68,11 +70,11 @@ class Upstream:
         With the endpoint's own credential, else as anybody may: where it wants a token, the proxy gets one. Or, with
         `authorization`, as the client may whose header that is: the endpoint must be the origin.
         """
-        path = "/".join(filter(None, ("/v2", endpoint.path, repository, rest)))
-        # `ns` tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
-        query = "" if endpoint.is_origin else f"?ns={registry}"
-        url = URL(f"{endpoint.url}{path}{query}", encoded=True)
-        name = f"{endpoint.path}/{repository}"
+        name = endpoint.path(repository)
+        url = URL(f"{endpoint.url}{name}/{rest}", encoded=True)
+        if not endpoint.is_origin and endpoint.ns:
+            # It tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
+            url = url.update_query(ns=registry)
         headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
         if authorization is not None:
             return await self._follow(endpoint, method, url, [*headers, ("Authorization", authorization)])
@@ -178,14 +180,14 @@ class Upstream:
                 response = await session.request(
                     method,
                     url,
-                    headers=headers,
+                    headers=[*headers, *self._own(endpoint, url)],
                     data=body,
                     allow_redirects=False,
                     ssl=self._context(tls),
                     timeout=aiohttp.ClientTimeout(
                         total=None,
                         connect=connect,
-                        sock_connect=timeouts.connect,
+                        sock_connect=endpoint.dial_timeout or timeouts.connect,
                         sock_read=patience or timeouts.stall,
                     ),
                 )
@@ -196,6 +198,11 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise EndpointError(reason(error)) from None
         return Response(endpoint, response)
+
+    def _own(self, endpoint: Endpoint, url: URL) -> Headers:
+        """What the operator has us say to the endpoint, and to nobody that it leads to; and who we are."""
+        here = url.origin() == URL(endpoint.url).origin()
+        return [*(endpoint.headers if here else ()), self._via.header]
 
     async def _send_for_token(
         self, endpoint: Endpoint, realm: URL, authorization: str | None, form: dict[str, str] | None

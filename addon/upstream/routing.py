@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from addon.oci import Blob, Digest, Manifest, OciError
+from addon import oci
+from addon.oci import Blob, Digest, Manifest, OciError, Referrers
 
 if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
@@ -48,19 +49,40 @@ def endpoints(rule: Rule) -> tuple[Endpoint, ...]:
     return rule.mirrors + rule.origins
 
 
-def asked_for(rule: Rule, reader: Reader, *, believed: bool) -> tuple[Endpoint, ...]:
+def able(rule: Rule, asked: Manifest | Blob | Referrers) -> tuple[Endpoint, ...]:
+    """The endpoints that may be asked for this, as configured: mirrors, then the origin."""
+    match asked:
+        case Referrers():
+            # The origin's answer is the client's own.
+            return tuple(mirror for mirror in rule.mirrors if "referrers" in mirror.can)
+        case Manifest(reference=str()):
+            return tuple(each for each in endpoints(rule) if "resolve" in each.can)
+        case Manifest():
+            first = [each for each in endpoints(rule) if "pull" in each.can]
+            # One for tags alone has the manifests that an index by tag leads to, which look as if asked for by digest.
+            return (*first, *(each for each in rule.mirrors if each.can & {"pull", "resolve"} == {"resolve"}))
+        case Blob():
+            return tuple(each for each in endpoints(rule) if each.can & {"pull", "resolve"})
+
+
+def asked_for(
+    rule: Rule, asked: Manifest | Blob | Referrers, reader: Reader, *, believed: bool
+) -> tuple[Endpoint, ...]:
     """The endpoints that have something to say to the reader.
 
-    A mirror that the proxy logs in to shows nothing of what others may read: it is asked when that is `believed`
-    already. One that it does not log in to has for a client what it has for anybody.
+    A mirror that knows the proxy shows nothing of what others may read: it is asked when that is `believed` already.
+    One that does not has for a client what it has for anybody.
     """
-    mirrors = [mirror for mirror in rule.mirrors if (believed if mirror.auth else not reader.personal)]
-    return (*mirrors, *rule.origins)
+    return tuple(
+        endpoint
+        for endpoint in able(rule, asked)
+        if endpoint.is_origin or (believed if endpoint.knows_us else not reader.personal)
+    )
 
 
-def all_tell(rule: Rule, reader: Reader) -> bool:
+def all_tell(rule: Rule, asked: Manifest | Blob, reader: Reader) -> bool:
     """Whether what any of the endpoints gives the reader shows that the reader may have it."""
-    return asked_for(rule, reader, believed=True) == asked_for(rule, reader, believed=False)
+    return asked_for(rule, asked, reader, believed=True) == asked_for(rule, asked, reader, believed=False)
 
 
 def judge(status: int) -> Verdict:
@@ -114,6 +136,32 @@ def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt])
         message = f"too many requests for {what}: {reasons}"
         return OciError(429, "TOOMANYREQUESTS", message, detail=tried, headers=headers)
     return OciError(502, "UNAVAILABLE", f"no endpoint could serve {what}: {reasons}", detail=tried)
+
+
+def blocked(rule: Rule) -> OciError:
+    """The error for all that is asked of a registry, or of a part of it, of which nothing is to be given."""
+    return OciError(403, "DENIED", f"{rule.pattern} is blocked here (blocked = true in {rule.place})")
+
+
+def unanswerable(asked: Manifest | Blob, rule: Rule) -> OciError:
+    """The error for what no endpoint of the rule may be asked."""
+    by = "digests" if isinstance(asked.reference, Digest) else "tags"
+    return OciError(
+        404,
+        "MANIFEST_UNKNOWN" if isinstance(asked, Manifest) else "BLOB_UNKNOWN",
+        f"{rule.registry}/{asked.repository}: none of its mirrors may be asked for {by} (capabilities), and its origin"
+        f" is never asked ({rule.place})",
+    )
+
+
+def target(endpoint: Endpoint, target: str) -> str:
+    """The path, with its query, at which an origin has what a client asked for at `target`."""
+    repository = oci.repository(target)
+    if not repository or endpoint.path(repository) == f"/v2/{repository}":
+        return target
+    if not target.startswith(f"/v2/{repository}/"):
+        raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
+    return endpoint.path(repository) + target.removeprefix(f"/v2/{repository}")
 
 
 def offline(problem: str, registry: str) -> OciError:

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from addon import oci
-from addon.oci import Digest, Manifest
+from addon.oci import Digest, Manifest, Referrers
 from addon.upstream import quota, routing
 from addon.upstream.health import Health
 from addon.upstream.quota import Quotas
@@ -46,19 +46,24 @@ class NotFound(Exception):
 class _Question:
     rule: Rule
     method: str
-    asked: Manifest | Blob
+    asked: Manifest | Blob | Referrers
     reader: Reader
     accept: Headers
 
     @property
     def path(self) -> str:
         """Below the repository."""
-        return f"{'manifests' if isinstance(self.asked, Manifest) else 'blobs'}/{self.asked.reference}"
+        query = f"?{self.asked.query}" if isinstance(self.asked, Referrers) and self.asked.query else ""
+        return f"{self._what}/{self.asked.reference}{query}"
 
     @property
     def kind(self) -> str:
         """What registries limit apart from other questions."""
-        return f"{self.method} {self.path.partition('/')[0]}"
+        return f"{self.method} {self._what}"
+
+    @property
+    def _what(self) -> str:
+        return f"{type(self.asked).__name__.lower().removesuffix('s')}s"
 
     @property
     def counted(self) -> bool:
@@ -88,7 +93,7 @@ class Sources:
         self,
         rule: Rule,
         method: str,
-        asked: Manifest | Blob,
+        asked: Manifest | Blob | Referrers,
         reader: Reader,
         accept: Headers | None = None,
         *,
@@ -112,7 +117,7 @@ class Sources:
         """As configured; then those with a rate limit nearly used up, then those that rest."""
         digest = question.asked.reference if isinstance(question.asked.reference, Digest) else None
         believed = self._rights.believed(question.rule, question.asked.repository, question.reader)
-        endpoints = routing.asked_for(question.rule, question.reader, believed=believed)
+        endpoints = routing.asked_for(question.rule, question.asked, question.reader, believed=believed)
         by_quota = sorted(endpoints, key=lambda endpoint: self._low(question, endpoint))
         return self._health.order(by_quota, question.limit, digest, time.monotonic())
 
@@ -170,6 +175,8 @@ class Sources:
 
     def shown(self, question: _Question, response: Response) -> None:
         """It is the content."""
+        if isinstance(question.asked, Referrers):
+            return  # a list, which a registry may have of what it does not
         # What a client's credential paid for was given to that client, whoever else may have it.
         reader = replace(question.reader, personal=question.reader.personal or response.paid)
         self._rights.shown(question.rule, question.asked, reader, response.endpoint)

@@ -15,7 +15,7 @@ from support.clients import Sandbox
 from support.impostor import Impostor, forge
 from support.processes import needs, run
 
-from addon.config import buildkit
+from addon.config.load import load
 from ca.authority import Authority
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_a_stolen_intermediate_stands_for_registries_alone(
     verify: Verifier, other: str, address: str, loop_thread: LoopThread, tmp_path: Path
 ) -> None:
     ca = tmp_path / "ca"
-    root = Authority.open(ca, buildkit.defaults().certificate_names()).root_path
+    root = Authority.open(ca, load([]).certificate_names()).root_path
 
     def said(host: str) -> str | None:
         chain = forge(host, ca / "intermediate.crt", ca / "intermediate.key", tmp_path / f"{host}.pem")

@@ -10,7 +10,7 @@ import pytest
 from support.images import Image, MultiArch, make_image, make_index
 from support.registry import FakeRegistry
 
-from addon.config import buildkit
+from addon.config.load import load
 from engine.harness import Proxy, configuration
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Setup:
         return self._start(proxy.cache.parent, **own)
 
     def _start(self, data: Path, tuned: Callable[[Config], Config] | None = None, **own: Any) -> Proxy:
-        config = buildkit.read(data / "mirrortap.toml")
+        config = load([data / "mirrortap.toml"])
         proxy = Proxy(tuned(config) if tuned else config, data, **own)
         self._stack.push_async_callback(proxy.close)
         return proxy

@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from support.config import toml
 from support.images import sha256
 
+from addon import oci
 from addon.body import BodyCut
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
@@ -25,6 +26,7 @@ from addon.cache.store import Store
 from addon.cache.tags import Tags
 from addon.engine import Engine
 from addon.fingerprints import Fingerprints
+from addon.loops import Via
 from addon.oci import Digest
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
@@ -97,12 +99,15 @@ class Proxy:
         tags, links = Tags(self._database, clock), Links(self._database)
         rights = Rights(self._database, config.beliefs, clock)
         rebuild.reconcile(store, contents, tags, links, rights)
-        self.access = Access(rights, links, Fingerprints(b"tests"))
+        fingerprints = Fingerprints(b"tests")
+        self.access = Access(rights, links, fingerprints)
         self.pins = Pins(self._database, tags)
         self.janitor = Janitor(store, contents, self.pins, space or config.space)
         contents.grew = self.janitor.nudge
         self._fills = Fills(store, config.pace, config.downloads.keep_from, self.janitor.write_failed, grace)
-        self.engine = Engine(store, contents, tags, links, self.access, self._fills, Upstream(config), config)
+        via = Via(fingerprints)
+        upstream = Upstream(config, via)
+        self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, config, via)
 
     async def close(self) -> None:
         await self.engine.close()
@@ -119,7 +124,7 @@ class Proxy:
         body: AsyncIterator[bytes] | None = None,
     ) -> Reply:
         """The reply with its body unread."""
-        rule = self.config.rule(registry, 443)
+        rule = self.config.rule(registry, 443, oci.repository(target))
         assert rule
         return await self.engine.answer(Request(rule, method, target, tuple(CIMultiDict(headers).items()), body))
 

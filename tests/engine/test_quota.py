@@ -11,6 +11,8 @@ import pytest
 from support.config import QUICK
 from support.faults import Headers, Held, NoDigest, Status
 
+from addon.fingerprints import Fingerprints
+from addon.loops import Via
 from addon.oci import Blob, Digest, Manifest
 from addon.upstream import routing
 from addon.upstream.client import Upstream
@@ -50,7 +52,7 @@ async def asking(
     config = replace(config, downloads=replace(config.downloads, quota_floor=floor))
     rule = config.rule(REGISTRY, 443)
     assert rule
-    upstream = Upstream(config)
+    upstream = Upstream(config, Via(Fingerprints(b"tests")))
     yield Sources(upstream, config, proxy.access), rule
     await upstream.close()
 

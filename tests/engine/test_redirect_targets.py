@@ -14,6 +14,8 @@ from support.config import QUICK
 from support.faults import Status
 
 from addon.config.model import Config, Endpoint
+from addon.fingerprints import Fingerprints
+from addon.loops import Via
 from addon.upstream.client import Upstream
 from addon.upstream.response import EndpointError
 from engine.harness import NAME, TAG, blob, manifest
@@ -244,7 +246,7 @@ async def test_a_token_server_that_is_there(
 async def test_an_origin_that_a_client_named(connect: float | None, trap: Trap) -> None:
     """Of the registries that are intercepted unconfigured, some have names that anybody can register."""
     origin = Endpoint("anybody.azurecr.io", f"https://localhost:{trap.port}", is_origin=True)
-    upstream = Upstream(Config({}))
+    upstream = Upstream(Config({}), Via(Fingerprints(b"tests")))
     try:
         with pytest.raises(EndpointError, match="leads to localhost"):
             await upstream.relay(origin, "GET", "/v2/", [], connect=connect)

@@ -13,7 +13,7 @@ from support.config import toml
 
 from addon.admission import rules
 from addon.admission.gate import Crowd, Gate, Refusal
-from addon.config import buildkit
+from addon.config.load import load
 from addon.config.model import Admission, Config, ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def read(tmp_path: Path) -> Read:
     def read(tables: dict[str, Any] | None = None, **settings: Any) -> Config:
         path = tmp_path / "mirrortap.toml"
         path.write_text(toml(tables or {}, {name.replace("_", "-"): value for name, value in settings.items()}))
-        return buildkit.read(path)
+        return load([path])
 
     return read
 
@@ -255,7 +255,7 @@ async def test_many_refusals_do_not_fill_the_log(read: Read, caplog: pytest.LogC
 
 
 def test_what_holds_when_nothing_is_said(read: Read) -> None:
-    assert read().admission == buildkit.defaults().admission == Admission()
+    assert read().admission == load([]).admission == Admission()
 
 
 def test_what_is_said(read: Read) -> None:
@@ -281,8 +281,8 @@ def test_what_is_said(read: Read) -> None:
     ("settings", "message"),
     [
         ({"allow_clients": []}, "mirrortap.allow-clients: nobody could connect"),
-        ({"allow_clients": ["10.0.0.1/8"]}, "mirrortap.allow-clients.0: '10.0.0.1/8' is not a network"),
-        ({"allow_clients": ["builders"]}, "mirrortap.allow-clients.0: 'builders' is not a network"),
+        ({"allow_clients": ["10.0.0.1/8"]}, "mirrortap.allow-clients[0]: '10.0.0.1/8' is not a network"),
+        ({"allow_clients": ["builders"]}, "mirrortap.allow-clients[0]: 'builders' is not a network"),
         ({"tunnel": "none"}, 'mirrortap.tunnel: write "all", "registries" or a list of hosts'),
         ({"tunnel": 443}, 'mirrortap.tunnel: write "all", "registries" or a list of hosts'),
         ({"tunnel": ["a.example", "https://b.example"]}, "mirrortap.tunnel[1]: 'https://b.example' is not host[:port]"),
@@ -291,7 +291,7 @@ def test_what_is_said(read: Read) -> None:
         ({"tunnel": ["*.10.0.0.1"]}, "mirrortap.tunnel[0]: '*.10.0.0.1' is not a name and its subdomains"),
         ({"tunnel": ["a.example:99999"]}, "mirrortap.tunnel[0]: 'a.example:99999' is not host[:port]"),
         ({"tunnel": ["10.0.0.0/8"]}, "mirrortap.tunnel[0]: '10.0.0.0/8' is not host[:port]"),
-        ({"tunnel_ports": [0]}, "mirrortap.tunnel-ports.0: a port is a number from 1 to 65535"),
+        ({"tunnel_ports": [0]}, "mirrortap.tunnel-ports[0]: a port is a number from 1 to 65535"),
         ({"tunnel_ports": 443}, "mirrortap.tunnel-ports: "),
         ({"connections_per_client": 0}, "mirrortap.connections-per-client: "),
         ({"header_timeout": "0s"}, "mirrortap.header-timeout: "),

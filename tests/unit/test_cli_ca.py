@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from support.verifiers import handshake
 
 from addon.cli import main
-from addon.config import buildkit
+from addon.config.load import load
 from ca.authority import Authority
 from ca.issuing import fingerprint
 
@@ -57,7 +57,7 @@ def refused(data: Path, *arguments: str) -> str:
 
 def proxy(data: Path) -> Authority:
     """As `mirrortap serve` without a configuration opens it."""
-    return Authority.open(data / "ca", buildkit.defaults().certificate_names())
+    return Authority.open(data / "ca", load([]).certificate_names())
 
 
 def test_a_ca_whose_key_is_elsewhere(data: Path, tmp_path: Path, phrase: str) -> None:

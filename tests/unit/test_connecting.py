@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.config import toml
 from yarl import URL
 
-from addon.config import buildkit
+from addon.config.load import load
 from addon.config.model import Config, Tls
 from addon.upstream.connecting import Connections, Misled, configured, guarded
 
@@ -88,7 +88,7 @@ def test_endpoints_are_the_operators_own(tmp_path: Path) -> None:
     file = tmp_path / "mirrortap.toml"
     docker_io = {"mirrors": ["127.0.0.1:5000/hub", "[::1]:5001", "cache.test"], "server": "https://localhost:5002"}
     file.write_text(toml({"docker.io": docker_io, "10.0.0.1:5003": {"http": True}, "cache.test": {"http": True}}))
-    places = configured(buildkit.read(file))
+    places = configured(load([file]))
     assert places == {
         ("127.0.0.1", 5000),
         ("::1", 5001),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.config import toml
 
-from addon.config import buildkit
+from addon.config.load import load
 from addon.config.model import Auth, ConfigError, Secret
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Folder:
 
     def read(self, auth: Any, host: str = "m.io", **table: Any) -> Config:
         self.file.write_text(toml({"hub.io": {"mirrors": [host]}, host: {"auth": auth, **table}}))
-        return buildkit.read(self.file)
+        return load([self.file])
 
     def refused(self, auth: Any, *told: str) -> None:
         with pytest.raises(ConfigError) as raised:

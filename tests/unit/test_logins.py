@@ -14,7 +14,8 @@ from support.config import toml
 
 from addon.admission import logins as module
 from addon.admission.logins import Logins, TooManyGuesses, credentials
-from addon.config import buildkit, htpasswd
+from addon.config import htpasswd
+from addon.config.load import load
 from addon.config.model import ConfigError
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def test_a_line_that_is_wrong_stops_the_start(file: Path, tmp_path: Path, line: 
     config = tmp_path / "mirrortap.toml"
     config.write_text(toml({}, {"proxy-users": "users"}))
     with pytest.raises(ConfigError) as error:
-        buildkit.read(config)
+        load([config])
     assert str(error.value).startswith(f"{config}: mirrortap.proxy-users: {file}:2: {message}")
     # Somebody's password may be in it.
     assert "s3cret" not in str(error.value)
@@ -199,17 +200,17 @@ def test_a_file_without_users_stops_the_start(file: Path, tmp_path: Path) -> Non
     config = tmp_path / "mirrortap.toml"
     config.write_text(toml({}, {"proxy-users": str(file)}))
     with pytest.raises(ConfigError, match="names no user, so that nobody can log in"):
-        buildkit.read(config)
+        load([config])
 
 
 def test_what_is_weak_is_told(file: Path, tmp_path: Path) -> None:
     config = tmp_path / "mirrortap.toml"
     config.write_text(toml({}, {"proxy-users": str(file)}))
-    (told,) = buildkit.read(config).warnings
+    (told,) = load([config]).warnings
     assert f"htpasswd -B {file} old" in told
     file.chmod(0o644)
-    assert [f"chmod o-r {file}" in told for told in buildkit.read(config).warnings] == [True, False]
-    assert buildkit.read(config).admission.users == file
+    assert [f"chmod o-r {file}" in told for told in load([config]).warnings] == [True, False]
+    assert load([config]).admission.users == file
 
 
 @given(st.binary(max_size=200))

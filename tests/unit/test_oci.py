@@ -81,7 +81,6 @@ def test_pulls(method: str, path: str, target: oci.Target | None) -> None:
         "/v2/_catalog",
         "/v2/token",
         "/v2/library/alpine/tags/list",
-        f"/v2/library/alpine/referrers/{SHA256}",
         "/v2/library/alpine/blobs/uploads/",
         "/v2/library/alpine/blobs/uploads",
         "/v2/library/alpine/blobs/uploads/5e6f-41?_state=x",
@@ -91,7 +90,6 @@ def test_pulls(method: str, path: str, target: oci.Target | None) -> None:
         "/v2/a/manifests/..%2f..%2fetc",
         # Repositories named like a part of the API.
         "/v2/team/blobs/tool/tags/list?n=2",
-        f"/v2/team/manifests/tool/referrers/{SHA256}",
     ],
 )
 def test_the_origins_own_business(path: str) -> None:
@@ -361,3 +359,32 @@ def test_garbage_is_no_manifest(content: bytes) -> None:
 def test_any_bytes_have_a_type_or_none(content: bytes) -> None:
     type_ = oci.media_type(content)
     assert type_ is None or (type_.isascii() and type_.isprintable())
+
+
+@pytest.mark.parametrize(
+    ("path", "repository", "query"),
+    [
+        (f"/v2/library/alpine/referrers/{SHA256}", "library/alpine", ""),
+        (f"/v2/team/manifests/tool/referrers/{SHA256}?artifactType=a%2Fb", "team/manifests/tool", "artifactType=a%2Fb"),
+    ],
+)
+def test_referrers(path: str, repository: str, query: str) -> None:
+    assert oci.understand("GET", path) == oci.Referrers(repository, Digest.parse(SHA256), query)
+    assert oci.understand("POST", path) == Other()
+
+
+@pytest.mark.parametrize(
+    ("path", "repository"),
+    [
+        ("/v2/", ""),
+        ("/v2/_catalog", ""),
+        ("/v2/library/alpine/tags/list?n=5", "library/alpine"),
+        ("/v2/library/alpine/manifests/3.20", "library/alpine"),
+        ("/v2/library/alpine/blobs/uploads/", "library/alpine"),
+        ("/v2/library/alpine/blobs/uploads/1b2c?_state=x/blobs/y", "library/alpine"),
+        (f"/v2/team/manifests/tool/referrers/{SHA256}", "team/manifests/tool"),
+        ("/token?scope=/v2/a/tags/list", ""),
+    ],
+)
+def test_the_repository_that_a_path_is_about(path: str, repository: str) -> None:
+    assert oci.repository(path) == repository

@@ -16,7 +16,7 @@ from addon.upstream.reader import ANYBODY, Reader
 from addon.upstream.routing import Attempt, Verdict, judge, most_telling
 
 NEAR = Endpoint("near.example", "https://near.example")
-FAR = Endpoint("far.example:5000/hub", "https://far.example:5000", "hub")
+FAR = Endpoint("far.example:5000/hub", "https://far.example:5000", "/v2/hub")
 ORIGIN = Endpoint("docker.io", "https://registry-1.docker.io", is_origin=True)
 TAG = Manifest("library/alpine", "3.20")
 BLOB = Blob("library/alpine", Digest.of(b"layer"))
@@ -41,16 +41,16 @@ def test_a_login_of_the_proxys_own_shows_nothing_of_what_others_may_read() -> No
     paid = replace(NEAR, auth=Auth("near.example"))
     rule = Rule("docker.io", (ORIGIN,), (paid, FAR))
     client = Reader("alice", "Bearer x", personal=True)
-    assert routing.asked_for(rule, ANYBODY, believed=True) == (paid, FAR, ORIGIN)
-    assert routing.asked_for(rule, ANYBODY, believed=False) == (FAR, ORIGIN)
+    assert routing.asked_for(rule, BLOB, ANYBODY, believed=True) == (paid, FAR, ORIGIN)
+    assert routing.asked_for(rule, BLOB, ANYBODY, believed=False) == (FAR, ORIGIN)
     # What a mirror has for anybody, it has been asked for already.
-    assert routing.asked_for(rule, client, believed=True) == (paid, ORIGIN)
-    assert routing.asked_for(rule, client, believed=False) == (ORIGIN,)
-    assert not routing.all_tell(rule, ANYBODY)
-    assert not routing.all_tell(rule, client)
+    assert routing.asked_for(rule, BLOB, client, believed=True) == (paid, ORIGIN)
+    assert routing.asked_for(rule, BLOB, client, believed=False) == (ORIGIN,)
+    assert not routing.all_tell(rule, BLOB, ANYBODY)
+    assert not routing.all_tell(rule, BLOB, client)
     for told in (Rule("docker.io", (replace(ORIGIN, auth=Auth("docker.io")),), (FAR,)), Rule("docker.io", (), (FAR,))):
-        assert routing.all_tell(told, ANYBODY)
-        assert routing.all_tell(told, client)
+        assert routing.all_tell(told, BLOB, ANYBODY)
+        assert routing.all_tell(told, BLOB, client)
 
 
 @pytest.mark.parametrize("status", range(100, 600))

@@ -21,11 +21,11 @@ def data(tmp_path: Path) -> Path:
 
 def refused(config: Path | None, data: Path, told: str) -> None:
     with pytest.raises(StartError, match=told):
-        Service(config, data)
+        Service([config] if config else [], data)
 
 
 async def test_a_first_start_makes_everything(data: Path) -> None:
-    service = Service(None, data)
+    service = Service([], data)
     assert service.authority.created
     assert service.authority.root_path == data / "ca" / "ca.crt"
     assert service.cache == data / "cache"
@@ -34,26 +34,26 @@ async def test_a_first_start_makes_everything(data: Path) -> None:
 
 
 async def test_a_second_start_finds_it_again(data: Path) -> None:
-    first = Service(None, data)
+    first = Service([], data)
     await first.close()
-    second = Service(None, data)
+    second = Service([], data)
     assert not second.authority.created
     assert second.authority.fingerprint == first.authority.fingerprint
     await second.close()
 
 
 async def test_a_second_proxy_on_one_folder(data: Path) -> None:
-    first = Service(None, data)
+    first = Service([], data)
     # It must not touch what the first one is writing.
     (data / "cache" / "partial" / "being-written").write_text("")
     refused(None, data, rf"^{re.escape(str(data))}: is in use by another mirrortap; stop it, or .* --data$")
     assert (data / "cache" / "partial" / "being-written").exists()
     await first.close()
-    await Service(None, data).close()
+    await Service([], data).close()
 
 
 async def test_two_proxies_on_two_folders(tmp_path: Path) -> None:
-    one, other = Service(None, tmp_path / "one"), Service(None, tmp_path / "other")
+    one, other = Service([], tmp_path / "one"), Service([], tmp_path / "other")
     assert one.authority.fingerprint != other.authority.fingerprint
     await one.close()
     await other.close()
@@ -62,7 +62,7 @@ async def test_two_proxies_on_two_folders(tmp_path: Path) -> None:
 async def test_offline_whatever_the_configuration_says(tmp_path: Path, data: Path) -> None:
     config = tmp_path / "online.toml"
     config.write_text(toml({"docker.io": {"mirrors": ["m.io"], "mode": "online"}}))
-    service = Service(config, data, offline=True)
+    service = Service([config], data, offline=True)
     assert service.config.offline
     (rule,) = service.config.rules.values()
     assert (rule.offline, rule.mirrors, rule.origins) == (True, (), ())
@@ -70,7 +70,7 @@ async def test_offline_whatever_the_configuration_says(tmp_path: Path, data: Pat
 
 
 async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
-    service = Service(None, data)
+    service = Service([], data)
     assert service.engine is service.engine
     await service.close()
     with warnings.catch_warnings(record=True) as caught:
@@ -83,13 +83,13 @@ async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
 
 async def test_over_a_fork_the_lock_stays_where_it_was(data: Path) -> None:
     """As in the supervisor and its worker, but for the fork: the lock is one, so the second half lets go of it."""
-    service = Service(None, data)
+    service = Service([], data)
     service.before_fork()
     assert not held_open(service.cache)
     refused(None, data, "is in use by another mirrortap")
     service.after_fork()
     assert held_open(service.cache)
-    await Service(None, data).close()
+    await Service([], data).close()
     assert service.engine
     await service.close()
     assert not held_open(service.cache)
@@ -103,7 +103,7 @@ def held_open(folder: Path) -> set[str]:
 
 
 def test_a_cache_that_is_gone_after_the_fork(data: Path) -> None:
-    service = Service(None, data)
+    service = Service([], data)
     service.before_fork()
     database = service.cache / "mirrortap.sqlite"
     database.unlink()
@@ -141,15 +141,15 @@ async def test_a_start_that_failed_is_over(data: Path) -> None:
     cache = data / "cache"
     failing_start(cache)
     cache.unlink()
-    await Service(None, data).close()
+    await Service([], data).close()
 
 
 async def test_a_new_registry_needs_no_new_root(tmp_path: Path, data: Path) -> None:
-    first = Service(None, data)
+    first = Service([], data)
     await first.close()
     config = tmp_path / "more.toml"
     config.write_text(toml({"reg.example:5000": {"mirrors": ["m.io"]}}))
-    second = Service(config, data)
+    second = Service([config], data)
     assert second.authority.fingerprint == first.authority.fingerprint
     assert second.authority.leaf("reg.example")
     await second.close()

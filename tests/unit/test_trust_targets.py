@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ruamel.yaml import YAML
 
-from addon.config import buildkit as reader
+from addon.config.load import load
 from ca.trust import actions, buildkit, containerd, containers, docker, kubernetes, system, targets
 from ca.trust.certificates import Bundle, missing
 from ca.trust.errors import TrustError
@@ -121,7 +121,7 @@ def test_buildkitd_toml_is_one_that_is_read(wanted: Wanted, tmp_path: Path) -> N
     ca, toml = (Path(put.path) for put in plan.puts)
     assert ca.read_bytes() == wanted.pem
     assert tomllib.loads(toml.read_text())["registry"] == {host: {"ca": [str(ca)]} for host in wanted.hosts}
-    assert set(wanted.hosts) <= set(reader.read(toml).rules)
+    assert set(wanted.hosts) <= set(load([toml]).rules)
     assert f"--buildkitd-config {toml}" in plan.next
     assert f"--driver-opt env.HTTPS_PROXY={PROXY}" in plan.next
     assert "--driver-opt env.SSL_CERT_FILE=/etc/buildkit/certs/docker.io/mirrortap.crt" in plan.next

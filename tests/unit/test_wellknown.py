@@ -9,14 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.config import toml
 
-from addon.config import buildkit, wellknown
+from addon.config import wellknown
+from addon.config.load import load
 from addon.config.model import Config, host_of, is_address
 from ca.authority import AuthorityError, dns_name, subtrees, within
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULTS = buildkit.defaults()
+DEFAULTS = load([])
 
 
 def registry(config: Config, host: str, port: int = 443) -> str | None:
@@ -86,7 +87,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     tables = ["reg.example", "reg.example:5000", "quay.io", "sub.gcr.io", "10.0.0.1:5000", "a_b.example"]
     path: Path = tmp_path_factory.mktemp("config") / "buildkitd.toml"
     path.write_text(toml({name: {"mirrors": ["m.io"]} for name in tables}))
-    return buildkit.read(path)
+    return load([path])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_configured_hosts(config: Config, host: str, port: int, expected: str | 
 def test_a_registry_configured_with_port_80(tmp_path: Path) -> None:
     path = tmp_path / "buildkitd.toml"
     path.write_text(toml({"reg.example:80": {"http": True, "mirrors": ["m.io"]}}))
-    assert registry(buildkit.read(path), "reg.example", 80) == "reg.example:80"
+    assert registry(load([path]), "reg.example", 80) == "reg.example:80"
 
 
 labels = st.sampled_from(

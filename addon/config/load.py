@@ -1,0 +1,36 @@
+"""One configuration from the files and folders that the operator names, each in a format that builders have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from addon.config import buildkit, certs_d, daemon_json, registries_conf
+from addon.config.merging import merge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from addon.config.model import Config
+    from addon.config.reading import Reading
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """What all of them say together; what is built in when there is none. Raises ConfigError."""
+    readings = [_read(path) for path in paths]
+    if not any(reading.standby for reading in readings):
+        readings.append(buildkit.nothing())
+    return merge(readings)
+
+
+def _read(path: Path) -> Reading:
+    """In the format that its name shows."""
+    if path.is_dir():
+        return certs_d.read(path)
+    match path.suffix:
+        case ".json":
+            return daemon_json.read(path)
+        case ".conf":
+            return registries_conf.read(path)
+        case _:
+            return buildkit.read(path)
