@@ -603,7 +603,6 @@ def test_every_fault_is_told_at_once(file: Path) -> None:
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     refused(tmp_path / "absent.toml", "there is no such file", "--config")
-    refused(tmp_path, "cannot be read: Is a directory")
     (tmp_path / "latin1.toml").write_bytes("# caf\u00e9\n".encode("latin-1"))
     refused(tmp_path / "latin1.toml", "is not UTF-8 text (byte 5)")
     (tmp_path / "utf16.toml").write_text("[registry]\n", "utf-16")
