@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from addon.config import documents
 from addon.config.model import (
     Admission,
     Auth,
@@ -19,7 +19,6 @@ from addon.config.model import (
     Lives,
     Space,
     Timeouts,
-    dotted,
 )
 from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share, Tunnel
 
@@ -56,7 +55,7 @@ class MirrorTable(Table):
     insecure: bool | None = None
     ca: list[str] = []
     keypair: list[KeyPairTable] = []
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], Field(repr=False)] = {}
     dial_timeout: Positive | None = None
     ns: bool = True
 
@@ -81,7 +80,7 @@ class RegistryTable(Table):
     tag_ttl: Duration | None = None
     mode: Literal["online", "offline"] | None = None
     access: Literal["open", "checked"] | None = None
-    auth: AuthTable | None = None
+    auth: Annotated[AuthTable | None, Field(repr=False)] = None
 
 
 class MirrortapTable(Table):
@@ -120,46 +119,10 @@ class File(BaseModel):
 
 def read(path: Path) -> File:
     """The tables of a TOML file. Raises ConfigError."""
-    try:
-        document = tomllib.loads(path.read_bytes().decode())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; check the path given to --config") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); TOML files are") from None
-    except (ValueError, RecursionError) as error:
-        # Not only TOMLDecodeError: numbers and nesting beyond Python's own limits, too.
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    document = documents.parse_toml(path)
     known = {key: value for key, value in document.items() if key in File.model_fields}
     for key in document.keys() - known.keys():
         # BuildKit has many other tables, all ignored; but a misspelled one of ours must not be.
         if meant := difflib.get_close_matches(key, File.model_fields, cutoff=0.75):
             raise ConfigError(f"{path}: {key}: unknown table; did you mean [{meant[0]}]?")
-    try:
-        return File.model_validate(known)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, e) for e in error.errors())) from None
-
-
-def _explain(path: Path, error: Any) -> str:
-    # Which kind of mirror it is taken for says nothing to its author.
-    loc = [part for i, part in enumerate(error["loc"]) if not (i == 4 and part in ("text", "table"))]
-    where, key, keys = list(map(str, loc[:-1])), str(loc[-1]), dotted(loc)
-    if error["type"] == "extra_forbidden":
-        table: type[Table] = MirrortapTable if where[0] == "mirrortap" else RegistryTable
-        if where[2:3] == ["keypair"]:
-            table = KeyPairTable
-        elif where[2:3] == ["auth"]:
-            table = AuthTable
-        elif where[2:3] == ["mirrors"]:
-            table = KeyPairTable if "keypair" in where[4:] else MirrorTable
-        known = [name.replace("_", "-") for name in table.model_fields]
-        meant = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {meant[0]}?" if meant else f"the keys are {', '.join(known)}"
-        return f"{path}: {keys}: unknown key; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    if [*where, key][2:3] == ["auth"] or "headers" in where:
-        # What stands there may be a secret in the wrong place.
-        return f"{path}: {keys}: {message}"
-    return f"{path}: {keys}: {message} (it is {error['input']!r})"
+    return documents.validate(File, known, path)
