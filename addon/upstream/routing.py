@@ -12,6 +12,7 @@ from addon.oci import Blob, Digest, Manifest, OciError, Referrers
 if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
     from addon.upstream.reader import Reader
+    from addon.upstream.response import Response
 
 
 class Verdict(Enum):
@@ -99,6 +100,23 @@ def origin_refused(attempts: list[Attempt]) -> bool:
     return any(a.endpoint.is_origin and a.verdict is Verdict.REFUSED for a in attempts)
 
 
+def refusing(attempts: list[Attempt]) -> Endpoint | None:
+    """The origin that said no, where it can be asked as the client itself, too."""
+    return next(
+        (
+            a.endpoint
+            for a in attempts
+            if a.endpoint.is_origin and not a.endpoint.apart and a.verdict is Verdict.REFUSED
+        ),
+        None,
+    )
+
+
+def same_place(endpoint: Endpoint, other: Endpoint) -> bool:
+    """Whether they are the same but for how it is spoken to: with TLS, and for the case that it knows none, without."""
+    return (endpoint.authority, endpoint.base, endpoint.is_origin) == (other.authority, other.base, other.is_origin)
+
+
 def head_unknown(attempts: list[Attempt]) -> bool:
     """Whether an endpoint seems not to know HEAD, so that only a GET can tell."""
     return any(a.status in (400, 405, 501) for a in attempts)
@@ -154,14 +172,27 @@ def unanswerable(asked: Manifest | Blob, rule: Rule) -> OciError:
     )
 
 
+def refused_to_all(response: Response, rule: Rule) -> OciError:
+    """The error for what the origin of a part of a registry gives to nobody."""
+    name = response.endpoint.name
+    # Not 401, as above.
+    message = f"{rule.pattern} is served from {name}, which does not let anybody in (HTTP {response.status})"
+    return OciError(403, "DENIED", message)
+
+
 def target(endpoint: Endpoint, target: str) -> str:
     """The path, with its query, at which an origin has what a client asked for at `target`."""
     repository = oci.repository(target)
     if not repository or endpoint.path(repository) == f"/v2/{repository}":
         return target
+    return f"{endpoint.path(repository)}/{below(repository, target)}"
+
+
+def below(repository: str, target: str) -> str:
+    """What is asked of the repository that `target` is about, with its query."""
     if not target.startswith(f"/v2/{repository}/"):
         raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
-    return endpoint.path(repository) + target.removeprefix(f"/v2/{repository}")
+    return target.removeprefix(f"/v2/{repository}/")
 
 
 def offline(problem: str, registry: str) -> OciError:

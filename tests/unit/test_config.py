@@ -466,7 +466,7 @@ def refused(file: Path, *told: str) -> None:
         ('[registry."m.io"]\nkeypair = [{key = "a"}]', ['registry."m.io".keypair[0].cert', "required"]),
         ("registry = 1", ["registry", "dictionary"]),
         ("registry.m = 1", ["registry.m", "dictionary"]),
-        ("[[registry]]", ["registry", "dictionary"]),
+        ("[[registry]]", ["registry[0]", "neither prefix nor location"]),  # as in a registries.conf
         ("mirrortap = true", ["mirrortap", "dictionary"]),
         # Durations.
         ("[mirrortap]\ntag-ttl = 5", ["mirrortap.tag-ttl", "write a duration as a string"]),
