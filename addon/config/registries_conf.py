@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from addon.config import documents, wellknown
+from addon.config import documents, patterns, wellknown
 from addon.config.model import ConfigError, Endpoint, Tls
 from addon.config.reading import Draft, Reading
 from addon.config.source import Source, shown, why
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from addon.config.model import Capability, Place
@@ -72,6 +72,7 @@ def read(path: Path) -> Reading:
     files = [path, *_drop_ins(folder)]
     for each in files:
         drafts |= _Reader(each, warnings).drafts()
+    _refuse_blocked(drafts.values())
     return Reading(path, tuple(drafts.values()), files=frozenset({folder, *files}), warnings=tuple(warnings))
 
 
@@ -82,6 +83,20 @@ def _drop_ins(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise ConfigError(f"{shown(folder)}: is where drop-ins are, and cannot be read: {why(error)}") from None
+
+
+def _refuse_blocked(drafts: Collection[Draft]) -> None:
+    """Raises ConfigError where something is to come from a place of which nothing may be had."""
+    known: dict[str, dict[str, Draft]] = {}
+    for draft in drafts:
+        known.setdefault(draft.registry, {})[draft.within] = draft
+    for draft in drafts:
+        for endpoint in (*draft.mirrors, *(draft.origins or ())):
+            registry, _, path = endpoint.name.partition("/")
+            there = patterns.longest(patterns.hosts(registry, known), path, known)
+            if there and (there.blocked or there.fallback is False):
+                what = f"{endpoint.name} is blocked by {there.place}, for whoever leads there"
+                raise ConfigError(f"{endpoint.place}.location: {what}; take one of the two out")
 
 
 class _Reader:
@@ -136,7 +151,10 @@ class _Reader:
         ]
         registry, within = pattern
         if table.blocked:
-            return Draft(registry, within, blocked=True, place=place)
+            # As it is used where mirrors are not to be got round: they are asked, and the location never is.
+            return Draft(
+                registry, within, tuple(mirrors), fallback=False if mirrors else None, blocked=not mirrors, place=place
+            )
         moved = location != pattern
         origins = None
         if moved or table.insecure:

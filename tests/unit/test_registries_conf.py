@@ -176,6 +176,14 @@ def test_mirrors_for_digests_only(read: Read) -> None:
     assert [each.can for each in read(f"[[registry]]\n{table}\n").rules["r.test"].mirrors] == [{"pull"}] * 2
 
 
+def test_what_is_blocked_may_have_mirrors(read: Read) -> None:
+    """OpenShift's NeverContactSource: from the mirrors, or not at all."""
+    config = read(
+        '[[registry]]\nprefix = "r.test/a"\nlocation = "n.test"\nblocked = true\nmirror = [{location = "m.test"}]'
+    )
+    assert config.rules["r.test/a"] == Rule("r.test", (), (mirror("m.test", "/v2", "a"),), within="a")
+
+
 def test_short_names_of_docker_hub_are_not_expanded(read: Read) -> None:
     """As the manual says: docker.io/busybox is a namespace; the image is docker.io/library/busybox."""
     config = read('[[registry]]\nlocation = "docker.io/busybox"\nblocked = true')
@@ -289,6 +297,20 @@ def refused(file: Path, *told: str) -> None:
             ["registry[0]: says that it is elsewhere, which cannot be kept", "IP address"],
         ),
         ('[[registry]]\nlocation = "192.0.2.1"\nblocked = true', ["registry[0].blocked", "cannot be kept"]),
+        (
+            '[[registry]]\nlocation = "r.test"\nmirror = [{location = "m.test/x/y"}]\n'
+            '[[registry]]\nlocation = "m.test/x"\nblocked = true',
+            ["registry[0].mirror[0].location: m.test/x/y is blocked by", "registry[1]", "take one of the two out"],
+        ),
+        (
+            '[[registry]]\nlocation = "r.test"\nblocked = true\nmirror = [{location = "r.test/mirror"}]',
+            ["registry[0].mirror[0].location: r.test/mirror is blocked by"],
+        ),
+        (
+            '[[registry]]\nlocation = "docker.io"\nblocked = true\n'
+            '[[registry]]\nprefix = "r.test"\nlocation = "docker.io/r"',
+            ["registry[1].location: docker.io/r is blocked by"],
+        ),
         ("[[registry]", ["is not valid TOML"]),
     ],
 )
