@@ -21,8 +21,8 @@ from support.config import toml
 from support.images import Image, make_image
 from support.processes import needs
 from support.registry import FakeRegistry
+from support.together import Together
 
-from addon import oci
 from addon.config.load import load
 from addon.reply import Request
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from support.certificates import Authority
-    from support.faults import Seen
 
 pytestmark = needs("skopeo")
 
@@ -230,24 +229,12 @@ CASES = {
 }
 
 
-class Log(list["Seen"]):
-    """A registry's requests, written down beside those of the others."""
-
-    def __init__(self, name: str, asked: list[tuple[str, Seen]]) -> None:
-        self._name = name
-        self._asked = asked
-
-    def append(self, seen: Seen) -> None:
-        super().append(seen)
-        self._asked.append((self._name, seen))
-
-
 class World:
     """The registries; a machine with the file where clients look for it; and an engine that is given the same file."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         self.registries: dict[str, FakeRegistry] = {}
-        self.asked: list[tuple[str, Seen]] = []
+        self.together = Together()
         # What is not on loopback is not there; nor does it take time to find that out.
         self.machine = Sandbox(folder / "home", proxy="http://127.0.0.1:9", ca=authority.file)
         self.conf = self.machine.home / ".config" / "containers" / "registries.conf"
@@ -283,15 +270,13 @@ class World:
                 await proxy.close()
 
     def asked_for(self, kind: str, reference: str) -> list[str]:
-        """Who has been asked for it, and under which name, in the order of the first questions."""
-        asked = [(name, seen) for name, seen in self.asked if seen.kind == kind and seen.path.endswith(f"/{reference}")]
-        assert not any(seen.query for _, seen in asked)
-        return list(dict.fromkeys(f"{name} {oci.repository(seen.path)}" for name, seen in asked))
+        assert not any(seen.query for name, seen in self.together.asked), "no client says ns"
+        return self.together.asked_for(kind, reference)
 
     def manifests(self, reference: str) -> list[str]:
-        """The same for manifests, since this was last asked."""
+        """Who has been asked for it since this was last asked."""
         asked = self.asked_for("manifest", reference)
-        self.asked.clear()
+        self.together.asked.clear()
         return asked
 
 
@@ -306,7 +291,7 @@ async def world(tmp_path: Path, authority: Authority, stranger: Authority) -> As
         world = World(tmp_path, authority)
         for name in NAMES:
             registry = FakeRegistry(tls={"s": authority, "u": stranger}.get(name))
-            registry.traffic.requests = Log(name, world.asked)
+            world.together.note(name, registry)
             world.registries[name] = await stack.enter_async_context(registry)
         yield world
 
@@ -390,11 +375,11 @@ async def test_blobs_come_from_whoever_has_them(world: World, image: Image) -> N
     ran = await asyncio.to_thread(world.skopeo, "r.test/ns/app:1.0")
     assert ran.returncode == 0, ran.stderr
     assert blobs() == {config: ["b ns/app"], layer.digest: ["b ns/app"]}
-    world.asked.clear()
+    world.together.asked.clear()
     del world.registries["b"].content.repositories["ns/app"].blobs[config]
     ran = await asyncio.to_thread(world.skopeo, "r.test/ns/app:1.0")
     assert ran.returncode != 0
-    world.asked.clear()
+    world.together.asked.clear()
     async with world.proxy() as proxy:
         assert (await through(proxy, "r.test/ns/app", "1.0")).digest == image.manifest.digest
         # By the digest that b announced for the tag, a is asked, too: that is what it is there for.
