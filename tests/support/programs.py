@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import bcrypt
@@ -124,7 +125,13 @@ def dockerd(folder: Path, **env: str) -> Iterator[Dockerd]:
     """With no rights over this machine's network: it can pull, push, and build with `--network host`."""
     require("dockerd", "docker", "containerd", "runc")
     folder.mkdir(parents=True, exist_ok=True)
-    socket = folder / "docker.sock"
+    # A socket's path has no room for where tests have their folders (unix(7): 108 bytes).
+    with TemporaryDirectory(prefix="docker-") as sockets:
+        yield from _dockerd(folder, Path(sockets), **env)
+
+
+def _dockerd(folder: Path, sockets: Path, **env: str) -> Iterator[Dockerd]:
+    socket = sockets / "docker.sock"
     settings = folder / "daemon.json"
     settings.write_text("{}")
     environment = clean_env(folder / "home", **env)
@@ -133,7 +140,7 @@ def dockerd(folder: Path, **env: str) -> Iterator[Dockerd]:
         # vfs works wherever tests run, also on an overlay.
         "--storage-driver=vfs",
         f"--data-root={folder / 'data'}",
-        f"--exec-root={folder / 'exec'}",
+        f"--exec-root={sockets / 'exec'}",
         f"--pidfile={folder / 'docker.pid'}",
         f"--host=unix://{socket}",
         f"--config-file={settings}",
