@@ -127,7 +127,7 @@ class Endpoint:
     def path(self, repository: str) -> str:
         """Where it has a repository."""
         rest = repository.removeprefix(self.replaces).lstrip("/") if self.replaces else repository
-        return "/".join(filter(None, (self.base, rest)))
+        return f"{self.base}/{rest}" if rest else self.base
 
     def standing_for(self, registry: str) -> Endpoint:
         """The same for one of the hosts of a wildcard, where it is that host itself."""
