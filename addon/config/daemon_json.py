@@ -23,7 +23,7 @@ from addon.config.source import Source, why
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from addon.config.model import Network
+    from addon.config.model import Network, Place
 
 _MIRRORS, _INSECURE, _REGISTRIES = _KEYS = ("registry-mirrors", "insecure-registries", "registries")
 _HUB = "docker.io"
@@ -69,7 +69,7 @@ class _Reader:
         for host, i in self._insecure.items():
             if host not in drafts:
                 place = self._source.place(_INSECURE, i)
-                drafts[host] = Draft(host, origins=self._origins(host), place=place)
+                drafts[host] = Draft(host, origins=self._origins(host, place), place=place)
         if everywhere and (others := sorted(of_each.keys() - {_HUB})):
             self._warnings.append(
                 f"{self._source.path}: {_MIRRORS}: are asked for {', '.join(others)}, too, since {_REGISTRIES} names"
@@ -89,13 +89,14 @@ class _Reader:
         shared = [mirror for mirror in everywhere if (mirror.url, mirror.base) not in mine]
         # One that is not Docker Hub's alone could not tell otherwise which registry is meant.
         shared = [replace(mirror, ns=host != _HUB) for mirror in shared]
-        return Draft(host, mirrors=(*own, *shared), origins=self._origins(host), place=self._source.place(*keys))
+        place = self._source.place(*keys)
+        return Draft(host, mirrors=(*own, *shared), origins=self._origins(host, place), place=place)
 
-    def _origins(self, host: str) -> tuple[Endpoint, ...] | None:
+    def _origins(self, host: str, place: Place) -> tuple[Endpoint, ...] | None:
         """None when nothing is said of how the registry is reached. Docker Hub is always verified."""
         if host == _HUB:
             return None
-        https = Endpoint(host, f"https://{wellknown.api_host(host)}", is_origin=True, place=self._source.place())
+        https = Endpoint(host, f"https://{wellknown.api_host(host)}", is_origin=True, place=place)
         if host in self._insecure or is_loopback(host_of(host)):
             return replace(https, tls=_UNVERIFIED), replace(https, url=f"http://{host}")
         return (replace(https, tls=Tls(lenient=self._networks)),) if self._networks != _LOOPBACK else None
