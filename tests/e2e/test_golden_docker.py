@@ -111,7 +111,7 @@ DOCKERD = [
         mirrors(insecure=("both.test:5000",)),
         registry="both.test:5000",
         instead=["https://both.test:5000", "http://both.test:5000", "https://both.test:5000"],
-        why="dockerd leaves http out once there was TLS; the engine asks both, then the first for what it tells the client",
+        why="dockerd leaves http out once there was TLS; the engine asks both, then the first for its own answer",
     ),
     Case(
         "a path",

@@ -29,15 +29,16 @@ _TLS_RECORD = b"\x16"
 class Island(LoopThread):
     """A loop thread in network and mount namespaces of its own, where /etc/hosts says `hosts` (name: address).
 
-    `do` and `start` act in there: what they open, and the programs that they start, live on the island.
+    `etc` has more files for /etc ("config/ca.pem"). `do` and `start` act in there: what they open lives on the island,
+    and so do the programs that they start.
     """
 
-    def __init__(self, folder: Path, hosts: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, hosts: Mapping[str, str], etc: Mapping[str, bytes] | None = None) -> None:
         super().__init__()
         require("ip", "mount")
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._hosts = hosts
+        self._etc = etc or {}
         self._programs = ExitStack()
 
     def __enter__(self) -> Self:
@@ -66,14 +67,30 @@ class Island(LoopThread):
 
     async def _settle(self) -> None:
         os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
-        hosts = self._folder / "hosts"
-        hosts.write_text("".join(f"{address} {name}\n" for name, address in self._hosts.items()))
-        commands = [["mount", "--make-rprivate", "/"], ["mount", "--bind", str(hosts), "/etc/hosts"]]
-        commands += [["ip", "link", "set", "lo", "up"]]
-        addresses = {address for address in self._hosts.values() if not address.startswith("127.")}
-        commands += [["ip", "address", "add", address, "dev", "lo"] for address in sorted(addresses)]
-        for command in commands:
-            run(command, env={"PATH": os.environ["PATH"]})
+        self._run("mount", "--make-rprivate", "/")
+        self._settle_etc()
+        self._run("ip", "link", "set", "lo", "up")
+        for address in sorted(set(self._hosts.values())):
+            if not address.startswith("127."):
+                self._run("ip", "address", "add", address, "dev", "lo")
+
+    def _settle_etc(self) -> None:
+        """The machine's /etc, seen through links, but for the files of the island's own."""
+        real, own = self._folder / "real", self._folder / "etc"
+        for each in real, own:
+            each.mkdir(parents=True)
+        self._run("mount", "--rbind", "/etc", str(real))
+        hosts = "".join(f"{address} {name}\n" for name, address in self._hosts.items())
+        for name, data in {"hosts": hosts.encode(), **self._etc}.items():
+            (own / name).parent.mkdir(parents=True, exist_ok=True)
+            (own / name).write_bytes(data)
+        for each in real.iterdir():
+            if not (own / each.name).exists():
+                (own / each.name).symlink_to(each)
+        self._run("mount", "--bind", str(own), "/etc")
+
+    def _run(self, *command: str) -> None:
+        run(command, env={"PATH": os.environ["PATH"]})
 
 
 @dataclass(frozen=True)
