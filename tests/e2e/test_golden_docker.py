@@ -117,7 +117,7 @@ DOCKERD = [
         "a path",
         mirrors("http://one.test/some/Path"),
         instead=["http://one.test/some/Path", HUB],
-        why="newer ones take it (moby 28)",
+        why="dockerd takes it since 24.0.8 (moby pull request 46594)",
         refusal="invalid mirror",
     ),
     Case(
