@@ -12,11 +12,11 @@ import ipaddress
 import json
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from addon.config import wellknown
-from addon.config.model import ConfigError, Endpoint, Tls, host_of, is_loopback
+from addon.config.model import ConfigError, Endpoint, Tls, dotted, host_of, is_loopback
 from addon.config.reading import Draft, Reading
 from addon.config.source import Source, why
 
@@ -47,6 +47,14 @@ class _Object(dict[str, Any]):
         self.twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
 
 
+@dataclass(frozen=True)
+class _Own:
+    """What is said of one registry, and where."""
+
+    keys: tuple[str, ...]
+    mirrors: tuple[Endpoint, ...]
+
+
 class _Reader:
     def __init__(self, path: Path, document: _Object) -> None:
         self._source = Source(path)
@@ -64,15 +72,16 @@ class _Reader:
         everywhere = self._mirrors(self._document.get(_MIRRORS, []), _MIRRORS)
         of_each = self._registries()
         if _MIRRORS in self._document:
-            of_each.setdefault(_HUB, (_MIRRORS, ()))
-        drafts = {host: self._draft(host, keys, own, everywhere) for host, (*keys, own) in of_each.items()}
+            of_each.setdefault(_HUB, _Own((_MIRRORS,), ()))
+        drafts = {host: self._draft(host, own, everywhere) for host, own in of_each.items()}
         for host, i in self._insecure.items():
             if host not in drafts:
                 place = self._source.place(_INSECURE, i)
                 drafts[host] = Draft(host, origins=self._origins(host, place), place=place)
         if everywhere and (others := sorted(of_each.keys() - {_HUB})):
+            named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
             self._warnings.append(
-                f"{self._source.path}: {_MIRRORS}: are asked for {', '.join(others)}, too, since {_REGISTRIES} names"
+                f"{self._source.path}: {_MIRRORS}: are asked for {named}, too, since {_REGISTRIES} names"
                 " them: a mirror that has Docker Hub alone and disregards ?ns= may answer a tag with another image of"
                 f' the same name; if they are for Docker Hub, move them to {_REGISTRIES}."{_HUB}"'
             )
@@ -84,13 +93,13 @@ class _Reader:
             warnings=tuple(self._warnings),
         )
 
-    def _draft(self, host: str, keys: list[str], own: tuple[Endpoint, ...], everywhere: tuple[Endpoint, ...]) -> Draft:
-        mine = {(mirror.url, mirror.base) for mirror in own}
+    def _draft(self, host: str, own: _Own, everywhere: tuple[Endpoint, ...]) -> Draft:
+        mine = {(mirror.url, mirror.base) for mirror in own.mirrors}
         shared = [mirror for mirror in everywhere if (mirror.url, mirror.base) not in mine]
         # One that is not Docker Hub's alone could not tell otherwise which registry is meant.
         shared = [replace(mirror, ns=host != _HUB) for mirror in shared]
-        place = self._source.place(*keys)
-        return Draft(host, mirrors=(*own, *shared), origins=self._origins(host, place), place=place)
+        place = self._source.place(*own.keys)
+        return Draft(host, mirrors=(*own.mirrors, *shared), origins=self._origins(host, place), place=place)
 
     def _origins(self, host: str, place: Place) -> tuple[Endpoint, ...] | None:
         """None when nothing is said of how the registry is reached. Docker Hub is always verified."""
@@ -101,20 +110,18 @@ class _Reader:
             return replace(https, tls=_UNVERIFIED), replace(https, url=f"http://{host}")
         return (replace(https, tls=Tls(lenient=self._networks)),) if self._networks != _LOOPBACK else None
 
-    def _registries(self) -> dict[str, tuple[Any, ...]]:
-        """By registry: the keys that lead to what is said of it, then its own mirrors."""
+    def _registries(self) -> dict[str, _Own]:
         document = self._document.get(_REGISTRIES, _Object([]))
         if not isinstance(document, _Object):
             self._wrong(_REGISTRIES, document, '{"registry.example.com": ["https://mirror.example.com"]}')
         self._refuse_twice(document, f"{_REGISTRIES}.")
-        found: dict[str, tuple[Any, ...]] = {}
+        found: dict[str, _Own] = {}
         for key, mirrors in document.items():
             where = f"{_REGISTRIES}.{_quoted(key)}"
             host = _registry(self._source.authority(key, where))
             if host in found:
-                other = found[host][1]
-                self._fail(where, f'is the same registry as {_REGISTRIES}."{other}"; keep one of the two')
-            found[host] = (_REGISTRIES, key, self._mirrors(mirrors, where, _REGISTRIES, key))
+                self._fail(where, f"is the same registry as {dotted(found[host].keys)}; keep one of the two")
+            found[host] = _Own((_REGISTRIES, key), self._mirrors(mirrors, where, _REGISTRIES, key))
         return found
 
     def _mirrors(self, value: object, where: str, *keys: str) -> tuple[Endpoint, ...]:

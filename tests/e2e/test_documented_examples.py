@@ -20,7 +20,7 @@ from support.registry import FakeRegistry
 if TYPE_CHECKING:
     from support.certificates import Authority
 
-pytestmark = needs("skopeo")
+pytestmark = needs("skopeo", "ip", "mount")
 
 DOCUMENTED = Path(__file__).parent / "documented"
 _WATCHTOWER = "https://github.com/nicholas-fedor/watchtower/blob/main/docs/advanced-features/registry-mirrors/index.md"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from support.config import Table
     from support.programs import Dockerd
 
-pytestmark = needs("dockerd", "docker", "containerd", "runc")
+pytestmark = needs("dockerd", "docker", "containerd", "runc", "ip", "mount")
 
 HOSTS = {
     "localhost": "127.0.0.1",

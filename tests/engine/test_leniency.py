@@ -26,7 +26,7 @@ def lenient(network: str) -> Tls:
 def with_mirrors(config: Config, tls: Tls) -> Config:
     rule = config.rules[REGISTRY]
     mirrors = tuple(replace(mirror, tls=tls) for mirror in rule.mirrors)
-    return replace(config, rules={REGISTRY: replace(rule, mirrors=mirrors)}, tls={})
+    return replace(config, rules={**config.rules, REGISTRY: replace(rule, mirrors=mirrors)})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

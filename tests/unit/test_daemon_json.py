@@ -120,6 +120,12 @@ def test_each_registrys_own_then_the_global_ones_then_the_origin(read: Read) -> 
     assert 'registries."docker.io"' in warning
 
 
+def test_many_registries_are_one_short_warning(read: Read) -> None:
+    document = {"registry-mirrors": ["https://a.test"], "registries": {f"r{i}.test": [] for i in range(9)}}
+    (warning,) = read(document).warnings
+    assert "for r0.test, r1.test, r2.test and 6 more, too" in warning
+
+
 def test_the_map_alone(read: Read) -> None:
     config = read({"registries": {"Registry.example.com:5000": ["https://a.test"]}})
     assert asked(config.rule("registry.example.com", 5000)) == [
