@@ -154,8 +154,8 @@ class _Merger:
     def _reached(self, endpoint: Endpoint) -> Endpoint:
         """With what any file says of the host that the endpoint is at."""
         host = wellknown.canonical(endpoint.authority)
-        if endpoint.tls == Tls() and host in self.tls:
-            endpoint = replace(endpoint, tls=self.tls[host])
+        if host in self.tls and endpoint.tls == Tls(lenient=endpoint.tls.lenient):
+            endpoint = replace(endpoint, tls=replace(self.tls[host], lenient=endpoint.tls.lenient))
         if endpoint.auth is None and host in self.auths:
             endpoint = replace(endpoint, auth=self.auths[host])
         return endpoint
