@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -463,11 +464,10 @@ async def test_capabilities_are_kept(setup: Setup, image: Image, origin: FakeReg
 
 
 async def test_a_dial_timeout_holds(setup: Setup, image: Image, origin: FakeRegistry) -> None:
-    """Somebody accepts the connection, and says nothing; nothing else would end that within this test."""
+    """The kernel accepts the connection, and nobody speaks; nothing else would end that within this test."""
     origin.add(image, NAME)
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    async with silent:
-        url = f"https://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         patient = {"connect-timeout": "1h", "first-byte-timeout": "1h", "stall-timeout": "1h", "hedge-delay": "0s"}
         proxy = setup.proxy(origin, native(url, setup, **{"dial-timeout": "50ms"}), settings=patient)
         async with asyncio.timeout(20):

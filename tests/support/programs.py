@@ -137,10 +137,10 @@ def dockerd(folder: Path, daemon_json: str = "{}", **env: str) -> Iterator[Docke
     folder.mkdir(parents=True, exist_ok=True)
     # A socket's path has no room for where tests have their folders (unix(7): 108 bytes).
     with TemporaryDirectory(prefix="docker-") as sockets:
-        yield from _dockerd(folder, Path(sockets), **env)
+        yield from _dockerd(folder, Path(sockets), daemon_json, **env)
 
 
-def _dockerd(folder: Path, sockets: Path, **env: str) -> Iterator[Dockerd]:
+def _dockerd(folder: Path, sockets: Path, daemon_json: str, **env: str) -> Iterator[Dockerd]:
     socket = sockets / "docker.sock"
     settings = folder / "daemon.json"
     settings.write_text(daemon_json)

@@ -132,6 +132,8 @@ def test_what_an_endpoint_has_of_its_own_stays(merged: Merge, authority: Authori
 def test_a_name_alone_says_nothing_of_how_it_is_verified(merged: Merge, authority: Authority) -> None:
     config = merged(toml({"m.test": {}}), toml({"m.test": {"ca": [authority.file]}}))
     assert config.tls["m.test"] == Tls((authority.file,))
+    # But it is named, and may be led to.
+    assert merged(toml({"m.test": {}}), conf("r.test")).tls == {"m.test": Tls()}
 
 
 # --- Docker Hub's own mirror ---

@@ -51,6 +51,7 @@ known_patterns = st.sets(st.builds(lambda host, path: f"{host}/{path}".rstrip("/
 @given(known_patterns, registries, paths)
 @example({"*.io/aa", "*.a.io"}, "b.a.io", "aa")
 @example({"*.io", "a.io"}, "a.io", "")
+@example({"*.a.io/aa/b", "b.a.io"}, "b.a.io", "aa/b")
 def test_the_longest_wins(known: set[str], registry: str, repository: str) -> None:
     assert ours(known, registry, repository) == naive(known, registry, repository)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
+from collections.abc import ValuesView
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -448,6 +449,9 @@ class Counting[K, V](dict[K, V]):
         for key in super().__iter__():
             LOOKED["gone through"] += 1
             yield key
+
+    def values(self) -> ValuesView[V]:  # type: ignore[override]
+        return ValuesView(self)
 
 
 def counted(config: Config) -> Config:
