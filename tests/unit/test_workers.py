@@ -47,11 +47,16 @@ def starts():
         file.write(".")
     return Path("starts").stat().st_size
 
+def look(anyway=False):
+    if anyway:
+        say("looks")
+    return 3600.0
+
 def work(worker):
 {work}
 
 try:
-    supervise(2, work, ready=lambda: say("ready"), stopping=lambda: say("stopping"))
+    supervise(2, work, ready=lambda: say("ready"), stopping=lambda: say("stopping"), look=look)
 except StartError as error:
     sys.exit(str(error))
 say("over")
