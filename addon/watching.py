@@ -29,8 +29,8 @@ _SHARE = 0.02
 # Seconds after which what was refused is tried again, though nothing has changed: it may be for something that is not
 # watched (a file that was missing, a variable, the root's key).
 _AGAIN = 10.0
-# Seconds before a read: a change in them may as well have been during the read, by the clock of a file system.
-_RECENT = 2.0
+# Seconds before a read: what was changed in them may change again, and look the same by the clock of a file system.
+_RECENT = 0.5
 
 Signature = tuple[int, ...]
 
@@ -61,8 +61,7 @@ class Watch:
         self.quiet = False
         """Whether the log hears nothing of it."""
         # None: what was read of the file need not be what is there.
-        self._known: dict[Path, Signature | None] = {}
-        self._note(self.config, before, begun)
+        self._known = _known(self.config.files, before, begun)
         self._unsettled: Mapping[Path, Signature] = {}
         self._refusal: str | None = None
         self._again = math.inf  # when to read once more what was refused, on the monotonic clock
@@ -107,14 +106,14 @@ class Watch:
                 config = str(error)
         if isinstance(config, str):
             # Which files it names now is not known: the same as before are watched.
-            self._known = dict(found)
+            self._known = _known(found, found, begun)
             if changed or config != self._refusal:
                 self._say(logging.ERROR, "the configuration is REFUSED, and the one before stays in use: %s", config)
             self._refusal = config
             self._again = time.monotonic() + max(_AGAIN, (time.thread_time() - spent) / _SHARE)
         else:
             self._adopted(config, changed, anyway=anyway)
-            self._note(config, found, begun)
+            self._known = _known(config.files, found, begun)
             self._refusal, self._again = None, math.inf
 
     def _adopted(self, config: Config, changed: list[Path], *, anyway: bool) -> None:
@@ -130,10 +129,6 @@ class Watch:
             if warning not in old.warnings:
                 self._say(logging.WARNING, "%s", warning)
 
-    def _note(self, config: Config, before: Mapping[Path, Signature], begun: float) -> None:
-        """`before`: as they were before it was read, `begun` when that was, in seconds since the epoch."""
-        self._known = {path: before.get(path) or _unchanged(path, begun - _RECENT) for path in config.files}
-
     def _say(self, level: int, message: str, *args: str) -> None:
         if not self.quiet:
             # What is wrong with a file may take several lines to say.
@@ -144,10 +139,15 @@ def _signatures(paths: Iterable[Path]) -> dict[Path, Signature]:
     return {path: signature(path) for path in paths}
 
 
-def _unchanged(path: Path, since: float) -> Signature | None:
-    """None when it may have changed since then, or is not there."""
-    found = signature(path)
-    return found if len(found) > 1 and found[-1] < since * 1e9 else None
+def _known(paths: Iterable[Path], before: Mapping[Path, Signature], begun: float) -> dict[Path, Signature | None]:
+    """Of what was read from `begun` on (seconds since the epoch), when signatures were as `before`."""
+    known: dict[Path, Signature | None] = {}
+    for path in paths:
+        found = before.get(path) or signature(path)
+        # What was not there when it was looked at afterwards alone may have been read all the same.
+        sure = found[-1] < (begun - _RECENT) * 1e9 if len(found) > 1 else path in before
+        known[path] = found if sure else None
+    return known
 
 
 class Watching:
