@@ -187,7 +187,7 @@ class Upstream:
                 response = await session.request(
                     method,
                     url,
-                    headers=[*headers, *self._own(endpoint, url)],
+                    headers=_spelled_alike([*headers, *self._own(endpoint, url)]),
                     data=body,
                     allow_redirects=False,
                     ssl=self._context(tls),
@@ -251,3 +251,9 @@ class Upstream:
                 context.verify_mode = ssl.CERT_NONE
             contexts[tls] = context
         return context
+
+
+def _spelled_alike(headers: Headers) -> Headers:
+    """For aiohttp, which takes "Via" after "via" for another value in the first one's place."""
+    spellings: dict[str, str] = {}
+    return [(spellings.setdefault(name.lower(), name), value) for name, value in headers]

@@ -91,6 +91,7 @@ class Proxy:
         clock: Callable[[], float] = time.time,
         grace: float = 0.0,
         space: Space | None = None,
+        key: bytes = b"tests",
     ) -> None:
         self.current = current = Current(config)
         self.cache = data / "cache"
@@ -100,7 +101,7 @@ class Proxy:
         tags, links = Tags(self._database, clock), Links(self._database)
         rights = Rights(self._database, lambda: self.config.beliefs, clock)
         rebuild.reconcile(store, contents, tags, links, rights)
-        fingerprints = Fingerprints(b"tests")
+        fingerprints = Fingerprints(key)
         self.access = Access(rights, links, fingerprints)
         self.pins = Pins(self._database, tags)
         self.janitor = Janitor(store, contents, self.pins, lambda: space or self.config.space)
