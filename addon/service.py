@@ -155,8 +155,7 @@ class Service:
         via = Via(self._fingerprints)
         self._janitor.start()
         self._renewal.start()
-        self._watching = Watching(self._watch)
-        return Engine(
+        engine = Engine(
             self._store,
             self._contents,
             self._tags,
@@ -167,6 +166,8 @@ class Service:
             self._current,
             via,
         )
+        self._watching = Watching(self._watch)
+        return engine
 
     @cached_property
     def _janitor(self) -> Janitor:

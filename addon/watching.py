@@ -89,32 +89,30 @@ class Watch:
     def _take_over(self, found: Mapping[Path, Signature], *, anyway: bool) -> None:
         changed = sorted(path for path, was in self._known.items() if was not in (None, found[path]))
         begun, spent = time.time(), time.thread_time()
+        config, refusal = None, ""
         try:
-            config: Config | str = self._read()
+            new = self._read()
+            if _signatures(found) == found:
+                self.adopt(new)
+                config = new
         except ConfigError as error:
-            config = str(error)
+            refusal = str(error)
         except Exception:
-            log.exception("the configuration cannot be read: a fault in mirrortap")
-            config = "a fault in mirrortap"
-        if _signatures(found) != found:
-            self._unsettled = {}  # it may be half of what was and half of what is
-            return
-        if not isinstance(config, str):
-            try:
-                self.adopt(config)
-            except ConfigError as error:
-                config = str(error)
-        if isinstance(config, str):
-            # Which files it names now is not known: the same as before are watched.
-            self._known = _known(found, found, begun)
-            if changed or config != self._refusal:
-                self._say(logging.ERROR, "the configuration is REFUSED, and the one before stays in use: %s", config)
-            self._refusal = config
-            self._again = time.monotonic() + max(_AGAIN, (time.thread_time() - spent) / _SHARE)
-        else:
+            log.exception("the configuration cannot be changed: a fault in mirrortap")
+            refusal = "a fault in mirrortap"
+        if config:
             self._adopted(config, changed, anyway=anyway)
             self._known = _known(config.files, found, begun)
             self._refusal, self._again = None, math.inf
+        elif not refusal or _signatures(found) != found:
+            self._unsettled = {}  # what was read may be half of what was, and half of what is
+        else:
+            # Which files it names now is not known: the same as before are watched.
+            self._known = _known(found, found, begun)
+            if changed or anyway or refusal != self._refusal:
+                self._say(logging.ERROR, "the configuration is REFUSED, and the one before stays in use: %s", refusal)
+            self._refusal = refusal
+            self._again = time.monotonic() + max(_AGAIN, (time.thread_time() - spent) / _SHARE)
 
     def _adopted(self, config: Config, changed: list[Path], *, anyway: bool) -> None:
         old, self.config = self.config, config

@@ -230,6 +230,8 @@ async def test_a_host_that_needs_the_roots_key_is_refused_without_it(
     assert line.startswith(f"the configuration is REFUSED, and the one before stays in use: {config}: intermediate ")
     assert "intermediate.crt does not permit b.io, and issuing another needs the root key; " in line
     assert service.authority.leaf("a.io")
+    service.look(anyway=True)
+    assert service.config is before
     # What needs no key is changed without it, and with the key it goes on.
     changed(service, config, {"a.io": {"mirrors": ["n.io"]}}, {"tag-ttl": "5m"})
     assert service.config.tag_ttl == 300
