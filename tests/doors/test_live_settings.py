@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import signal
 import socket
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 HOST = "registry.example"
 # As `htpasswd -nbBC 4 ann s3cret` writes it.
 ANN = "ann:$2y$04$5Tfb1/UUev7kwvB5ncAxh.e3P7h0WLXWr85QwKsGjBajk32oZq4L."
+
+LOGIN = f"Proxy-Authorization: Basic {base64.b64encode(b'ann:s3cret').decode()}"
 
 Change = Callable[..., None]
 
@@ -65,10 +68,10 @@ def connected(proxy: Proxy, source: str = "127.0.0.1") -> socket.socket:
     return socket.create_connection((proxy.host, proxy.port), timeout=20, source_address=(source, 0))
 
 
-def status(sock: socket.socket, target: str) -> int | None:
+def status(sock: socket.socket, target: str, *headers: str) -> int | None:
     """What a CONNECT is answered with; None when the proxy hangs up."""
     try:
-        sock.sendall(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
+        sock.sendall("\r\n".join((f"CONNECT {target} HTTP/1.1", *headers, "", "")).encode())
         answer = http.client.HTTPResponse(sock, method="CONNECT")
         answer.begin()
     except (ConnectionError, http.client.BadStatusLine):
@@ -76,9 +79,9 @@ def status(sock: socket.socket, target: str) -> int | None:
     return answer.status
 
 
-def asked(proxy: Proxy, target: str = f"{HOST}:443", source: str = "127.0.0.1") -> int | None:
+def asked(proxy: Proxy, target: str = f"{HOST}:443", *headers: str, source: str = "127.0.0.1") -> int | None:
     with connected(proxy, source) as sock:
-        return status(sock, target)
+        return status(sock, target, *headers)
 
 
 def test_who_may_use_it_and_for_what(proxy: Proxy, registry: FakeRegistry, change: Change, tmp_path: Path) -> None:
@@ -86,11 +89,12 @@ def test_who_may_use_it_and_for_what(proxy: Proxy, registry: FakeRegistry, chang
     change({"allow-clients": ["127.0.0.2/32"]})
     assert (asked(proxy), asked(proxy, source="127.0.0.2")) == (None, 200)
 
-    for name, others in ("users", "nobody"), ("more-users", "x"):
-        (tmp_path / "proxy" / name).write_text(ANN.replace("ann:", f"{others}:"))
+    for name, user, answer in ("users", "ann", 200), ("others", "bea", 407):
+        (tmp_path / "proxy" / name).write_text(ANN.replace("ann:", f"{user}:"))
         (tmp_path / "proxy" / name).chmod(0o600)
         change({"proxy-users": name})
         assert asked(proxy) == 407
+        assert asked(proxy, f"{HOST}:443", LOGIN) == answer
     change({"connections-per-client": 1})
     with connected(proxy) as first:
         assert status(first, f"{HOST}:443") == 200
@@ -108,18 +112,14 @@ def test_who_may_use_it_and_for_what(proxy: Proxy, registry: FakeRegistry, chang
     change({"offline": True})
     assert (asked(proxy, "other.example:443"), asked(proxy)) == (504, 200)
     assert proxy.client(HOST).get("/v2/app/manifests/1").status == 504
-    change()
+    for setting, begun in ("header-timeout", b"CONN"), ("idle-timeout", b""):
+        change({setting: "200ms"})
+        with connected(proxy) as sock:
+            sock.sendall(begun)
+            # The default of either is longer than this connection's own patience.
+            while sock.recv(4096):
+                pass
     assert proxy.client(HOST).get("/v2/app/manifests/1").status == 404
-
-
-@pytest.mark.parametrize(("setting", "begun"), [("header-timeout", b"CONN"), ("idle-timeout", b"")])
-def test_how_long_clients_are_waited_for(proxy: Proxy, change: Change, setting: str, begun: bytes) -> None:
-    change({setting: "200ms"})
-    with connected(proxy) as sock:
-        sock.sendall(begun)
-        # The default of either is longer than this connection's own patience.
-        while sock.recv(4096):
-            pass
 
 
 def test_a_host_that_comes_and_goes(
