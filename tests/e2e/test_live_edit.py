@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from support.proxy import Proxy
     from support.threads import LoopThread
 
-EDITS = int(os.environ.get("EDITS", "6"))
+EDITS = int(os.environ.get("EDITS", "5"))
 # Of these, so many from the first on are found by the proxy itself; for the others it is told, which is faster.
 UNTOLD = 1
 WORKERS = (1, 2)
