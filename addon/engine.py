@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from addon.cache.links import Links
     from addon.cache.store import Store
     from addon.cache.tags import Tags
-    from addon.config.model import Config, Endpoint
+    from addon.config.current import Current
+    from addon.config.model import Endpoint
     from addon.loops import Via
     from addon.pulls.access import Access
     from addon.pulls.fills import Fills
@@ -47,7 +48,7 @@ class Engine:
         access: Access,
         fills: Fills,
         upstream: Upstream,
-        config: Config,
+        current: Current,
         via: Via,
     ) -> None:
         self._via = via
@@ -56,9 +57,9 @@ class Engine:
         self._relay = Relay(upstream)
         self._index = Index(store, tags)
         self._access = access
-        sources, patience = Sources(upstream, config, access), Patience(config.timeouts.stale)
+        sources, patience = Sources(upstream, current, access), Patience(lambda: current.config.timeouts.stale)
         self._referring = Referring(access, sources)
-        self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, config.pace)
+        self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, current)
         self._by_tag = ByTag(
             contents, tags, links, access, self._index, sources, self._by_digest, patience, self._relay.failing
         )

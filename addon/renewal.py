@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class Renewal:
         self._failing = Seldom(log, seconds=_FAILING)
         self._next_warning = -math.inf
         self._looking = asyncio.Lock()
+        self._opening = threading.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._open()
 
@@ -54,6 +56,19 @@ class Renewal:
             await self.look()
         return self._authority
 
+    def change(self, names: Collection[str], lives: Lives) -> None:
+        """From now on for these. Raises AuthorityError, and then all stays as it was. Not for the event loop."""
+        with self._opening:
+            before = self._names, self._lives
+            if before == (names, lives):
+                return
+            self._names, self._lives = names, lives
+            try:
+                self._look(due=True)
+            except BaseException:
+                self._names, self._lives = before
+                raise
+
     def start(self) -> None:
         """Needs a running event loop."""
         self._watching = asyncio.create_task(self._watch(), name="renew the CA")
@@ -68,7 +83,7 @@ class Renewal:
         async with self._looking:
             try:
                 # Files and keys take their time, and another process may hold the folder's lock.
-                await asyncio.to_thread(self._look)
+                await asyncio.to_thread(self._look_alone)
             except AuthorityError as error:
                 self._failing.warning("the CA cannot be renewed: %s; the one in use %s", error, self._end())
             except Exception:
@@ -80,9 +95,13 @@ class Renewal:
             await self.look()
             await asyncio.sleep(min(_INTERVAL, self._lives.leaf / 10))
 
-    def _look(self) -> None:
+    def _look_alone(self) -> None:
+        with self._opening:
+            self._look()
+
+    def _look(self, *, due: bool = False) -> None:
         begin, _ = self._valid()
-        if begin <= datetime.now(UTC) < self._authority.renewal and _files(self._folder) == self._files:
+        if not due and begin <= datetime.now(UTC) < self._authority.renewal and _files(self._folder) == self._files:
             return
         root = self._authority.root_path
         if not root.exists():

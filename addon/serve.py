@@ -65,7 +65,7 @@ def serve(service: Service, host: str, port: int, workers: int) -> None:
         asyncio.run(_serve(service, listeners, greet))
     else:
         service.before_fork()
-        supervise(workers, work, ready=greet, stopping=close)
+        supervise(workers, work, ready=greet, stopping=close, look=service.look)
 
 
 def _begin(worker: Worker) -> None:
@@ -85,6 +85,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, master.shutdown)
+    loop.add_signal_handler(signal.SIGHUP, service.reload)
 
     def orphaned(fd: int) -> None:
         loop.remove_reader(fd)

@@ -19,6 +19,7 @@ from addon.cache.pins import Pins
 from addon.cache.rights import Rights
 from addon.cache.store import Store, StoreError
 from addon.cache.tags import Tags
+from addon.config.current import Current
 from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.engine import Engine
@@ -28,11 +29,13 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.renewal import Renewal
 from addon.upstream.client import Upstream
+from addon.watching import Watch, Watching
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from addon.config.model import Config
     from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed
@@ -51,12 +54,31 @@ class Service:
         Raises StartError. `offline`: nothing is connected to, whatever the configuration says.
         """
         data = data or default_data()
-        try:
+
+        def read() -> Config:
             config = load(config_files)
-            self.config = config.taken_offline() if offline else config
+            return config.taken_offline() if offline else config
+
+        try:
+            self._watch = Watch(read, config_files)
+            self._current = Current(self._watch.config)
             self._open(data)
+            self._watch.adopt = self._adopt
         except (ConfigError, AuthorityError, FingerprintError, StoreError) as error:
             raise StartError(str(error)) from None
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use; another one from time to time."""
+        return self._current.config
+
+    def _adopt(self, config: Config) -> None:
+        """Takes another configuration into use as a whole. Raises ConfigError. Not for the event loop."""
+        try:
+            self._renewal.change(config.certificate_names(), config.lives)
+        except AuthorityError as error:
+            raise ConfigError(f"{', '.join(map(str, config.sources))}: {error}") from None
+        self._current.replace(config)
 
     def _open(self, data: Path) -> None:
         lock = _lock(data)
@@ -71,17 +93,22 @@ class Service:
             os.close(lock)
             raise
         self._lock: int | None = lock
+        self._watching: Watching | None = None
 
     def _open_cache(self) -> None:
         self._store = Store(self.cache)
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         self._contents = Contents(self._store, self._database)
         self._tags, self._links = Tags(self._database), Links(self._database)
-        self._rights = Rights(self._database, self.config.beliefs)
+        self._rights = Rights(self._database, lambda: self.config.beliefs)
 
     def before_fork(self) -> None:
-        """Leaves the lock alone open: SQLite's connections must not be carried over a fork."""
+        """Leaves the lock alone open: SQLite's connections must not be carried over a fork.
+
+        From now on changes of the configuration are for the forked processes to tell.
+        """
         self._database.close()
+        self._watch.quiet = True
 
     def after_fork(self) -> None:
         """In the forked process, opens the cache anew; the lock stays with the other one alone. Raises StartError."""
@@ -90,6 +117,21 @@ class Service:
             self._open_cache()
         except StoreError as error:
             raise StartError(str(error)) from None
+        self._watch.quiet = False
+        self._watch.remind()
+        self._watch.look(settled=True)
+
+    def look(self, *, anyway: bool = False) -> float:
+        """Whether the configuration has changed, or, `anyway`, what it says now: for a process that serves nobody.
+
+        Returns the seconds until it should be called again.
+        """
+        return self._watch.look(anyway=anyway)
+
+    def reload(self) -> None:
+        """Reads the configuration at once. Needs a running event loop."""
+        if self._watching:
+            self._watching.ask()
 
     @property
     def authority(self) -> Authority:
@@ -103,7 +145,7 @@ class Service:
     @cached_property
     def gate(self) -> Gate:
         """What all doors ask before they serve somebody."""
-        return Gate(self.config)
+        return Gate(self._current)
 
     @cached_property
     def engine(self) -> Engine:
@@ -113,26 +155,31 @@ class Service:
         via = Via(self._fingerprints)
         self._janitor.start()
         self._renewal.start()
-        return Engine(
+        engine = Engine(
             self._store,
             self._contents,
             self._tags,
             self._links,
             Access(self._rights, self._links, self._fingerprints),
-            Fills(self._store, self.config.pace, self.config.downloads.keep_from, self._janitor.write_failed),
-            Upstream(self.config, via),
-            self.config,
+            Fills(self._store, self._current, self._janitor.write_failed),
+            Upstream(self._current, via),
+            self._current,
             via,
         )
+        self._watching = Watching(self._watch)
+        return engine
 
     @cached_property
     def _janitor(self) -> Janitor:
-        janitor = Janitor(self._store, self._contents, Pins(self._database, self._tags), self.config.space)
+        pins = Pins(self._database, self._tags)
+        janitor = Janitor(self._store, self._contents, pins, lambda: self.config.space)
         self._contents.grew = janitor.nudge
         return janitor
 
     async def close(self) -> None:
         if "engine" in self.__dict__:
+            if self._watching:
+                await self._watching.close()
             await self.engine.close()
             await self._janitor.close()
             await self._renewal.close()

@@ -11,7 +11,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from addon.service import StartError
 
@@ -28,7 +28,7 @@ _UP = b"\0"
 _MOST_SAID = 4096  # bytes; a pipe takes and gives so many at once
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
-_SIGNALS = {*_STOP, signal.SIGCHLD}
+_SIGNALS = {*_STOP, signal.SIGHUP, signal.SIGCHLD}
 
 
 def pause(early: int) -> float:
@@ -71,26 +71,40 @@ class _Place:
     due: float = 0.0  # when to start the next process, while there is none
 
 
+class Look(Protocol):
+    """Looks for what has changed, or, `anyway`, reads it; returns the seconds until it is to be called again."""
+
+    def __call__(self, *, anyway: bool = False) -> float: ...
+
+
 def supervise(
-    count: int, work: Callable[[Worker], None], *, ready: Callable[[], None], stopping: Callable[[], None]
+    count: int, work: Callable[[Worker], None], *, ready: Callable[[], None], stopping: Callable[[], None], look: Look
 ) -> None:
     """Keeps `count` forks of this process at `work` until SIGTERM or SIGINT, and returns when they have ended.
 
     This process must have no other thread. `work` ends on SIGTERM, and with its lifeline; StartError is for what it
-    cannot start with. `ready` is called once, when the workers are up; `stopping` before they are told to stop.
+    cannot start with. `ready` is called once, when the workers are up; `stopping` before they are told to stop; `look`
+    now and then, so that a replacement begins with what is good now. SIGHUP is for all of them.
     Raises StartError when none of them comes up.
     """
-    _Supervisor(count, work, ready, stopping).run()
+    _Supervisor(count, work, ready, stopping, look).run()
 
 
 class _Supervisor:
     def __init__(
-        self, count: int, work: Callable[[Worker], None], ready: Callable[[], None], stopping: Callable[[], None]
+        self,
+        count: int,
+        work: Callable[[Worker], None],
+        ready: Callable[[], None],
+        stopping: Callable[[], None],
+        look: Look,
     ) -> None:
         self._places = [_Place(number) for number in range(1, count + 1)]
         self._work = work
         self._say_ready = ready
         self._say_stopping = stopping
+        self._look = look
+        self._next_look = 0.0
         self._ready = False
         self._stopping = False
         self._failure = ""
@@ -164,13 +178,21 @@ class _Supervisor:
         """Until a signal has come, a worker says something, or one is due."""
         said = {place.news: place for place in self._places if place.news is not None}
         due = min((place.due for place in self._places if place.pid is None and not self._stopping), default=math.inf)
+        if not self._stopping:
+            if self._next_look <= time.monotonic():
+                self._next_look = time.monotonic() + self._look()
+            due = min(due, self._next_look)
         timeout = None if due == math.inf else max(0.0, due - time.monotonic())
         readable, _, _ = select.select([self._signals, *said], [], [], timeout)
         for fd in readable:
             if fd in said:
                 self._hear(said[fd])
-            elif _STOP & set(os.read(fd, 65536)):
-                self._stop()
+            else:
+                came = set(os.read(fd, 65536))
+                if _STOP & came:
+                    self._stop()
+                elif signal.SIGHUP in came:
+                    self._pass_on_hangup()
 
     def _hear(self, place: _Place) -> None:
         if place.news is not None:
@@ -179,6 +201,12 @@ class _Supervisor:
             place.news = None
             place.up = said == _UP
             place.failure = "" if place.up else said.decode(errors="replace")
+
+    def _pass_on_hangup(self) -> None:
+        for place in self._places:
+            if place.pid:
+                os.kill(place.pid, signal.SIGHUP)
+        self._next_look = time.monotonic() + self._look(anyway=True)
 
     def _stop(self) -> None:
         if not self._stopping:

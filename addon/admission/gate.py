@@ -17,7 +17,9 @@ from addon.journal import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
+    from addon.config.current import Current
     from addon.config.model import Config
 
 log = logging.getLogger("mirrortap")
@@ -41,13 +43,12 @@ class Refusal:
 class Crowd:
     """How many connections each client has."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    def enter(self, client: str) -> bool:
-        """Whether there is room for one more, which then counts until it leaves."""
-        if self._counts[client] >= self._most:
+    def enter(self, client: str, most: int) -> bool:
+        """Whether it has fewer than `most`; there is one more then, which then counts until it leaves."""
+        if self._counts[client] >= most:
             return False
         self._counts[client] += 1
         return True
@@ -59,12 +60,12 @@ class Crowd:
 
 
 class Gate:
-    """The rules of one configuration, and what they need to know. Clients are named by IP address."""
+    """The rules of the configuration in use, and what they need to know. Clients are named by IP address."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._crowd = Crowd(config.admission.connections)
-        self._logins = Logins(config.admission.users) if config.admission.users else None
+    def __init__(self, current: Current) -> None:
+        self._current = current
+        self._crowd = Crowd()
+        self._logins: tuple[Path, Logins] | None = None
         self._lookups = ThreadPoolExecutor(_LOOKUPS, "lookup")
         self._strangers, self._crowded, self._strays = Seldom(log, _LINES), Seldom(log, _LINES), Seldom(log, _LINES)
         self._impostors = Seldom(log, _LINES)
@@ -74,8 +75,8 @@ class Gate:
         if not rules.may_connect(self._config.admission, client):
             self._strangers.warning("%s was turned away: it is not in allow-clients", client)
             return False
-        if not self._crowd.enter(client):
-            most = self._config.admission.connections
+        most = self._config.admission.connections
+        if not self._crowd.enter(client, most):
             self._crowded.warning(
                 "%s was turned away: it has %d connections already (connections-per-client)", client, most
             )
@@ -87,10 +88,11 @@ class Gate:
 
     async def login(self, client: str, authorization: str | None, proxy: str) -> Refusal | None:
         """What a client that has not logged in gets; `proxy` is where it reached us, as in http://USER@proxy."""
-        if self._logins is None:
+        logins = self._current_logins()
+        if logins is None:
             return None
         try:
-            if authorization and await self._logins.allows(client, authorization):
+            if authorization and await logins.allows(client, authorization):
                 return None
         except TooManyGuesses as guesses:
             self._impostors.warning("%s tried too many wrong logins", client)
@@ -127,6 +129,19 @@ class Gate:
         if refused := rules.refused_at(self._config, host, port, found):
             return self._refusal(client, where, refused)
         return found
+
+    @property
+    def _config(self) -> Config:
+        return self._current.config
+
+    def _current_logins(self) -> Logins | None:
+        """Those of the file of users that there is now; what is known of them stays as long as it is that file."""
+        users = self._config.admission.users
+        if users is None:
+            self._logins = None
+        elif self._logins is None or self._logins[0] != users:
+            self._logins = users, Logins(users)
+        return self._logins[1] if self._logins else None
 
     def _refusal(self, client: str, where: str, refused: rules.Refused) -> Refusal:
         told = f"{where} {refused.why}"

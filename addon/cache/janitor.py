@@ -49,10 +49,15 @@ _BELIEVED = 24 * 3600.0
 
 
 class Janitor:
-    """The one of this process. `clock` gives seconds since the epoch."""
+    """The one of this process. `space` is looked up each time; `clock` gives seconds since the epoch."""
 
     def __init__(
-        self, store: Store, contents: Contents, pins: Pins, space: Space, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        contents: Contents,
+        pins: Pins,
+        space: Callable[[], Space],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._contents = contents
@@ -136,7 +141,7 @@ class Janitor:
         used = self._contents.total() + sum(file.size for file in partials)
         disk = await asyncio.to_thread(_disk, self._store.folder)
         self._free = disk.free
-        need = eviction.excess(used, disk, self._space, full=self._full)
+        need = eviction.excess(used, disk, self._space(), full=self._full)
         self._full = False
         if need <= 0:
             return

@@ -32,10 +32,13 @@ class Proof:
 
 
 class Rights:
-    """`clock` gives seconds since the epoch. Readers are told apart by fingerprints of their credentials."""
+    """`beliefs` are looked up each time, `clock` gives seconds since the epoch.
+
+    Readers are told apart by fingerprints of their credentials.
+    """
 
     def __init__(
-        self, connection: sqlite3.Connection, beliefs: Beliefs, clock: Callable[[], float] = time.time
+        self, connection: sqlite3.Connection, beliefs: Callable[[], Beliefs], clock: Callable[[], float] = time.time
     ) -> None:
         self._database = connection
         self._beliefs = beliefs
@@ -59,7 +62,7 @@ class Rights:
         if not public:
             # Clients name repositories as they like.
             database.write(
-                self._database, "DELETE FROM verdict WHERE public = 0 AND checked < ?", (now - self._beliefs.private,)
+                self._database, "DELETE FROM verdict WHERE public = 0 AND checked < ?", (now - self._beliefs().private,)
             )
         database.write(
             self._database,
@@ -80,16 +83,16 @@ class Rights:
             return None
         shown, until = rows[0]
         now = self._clock()
-        return Proof(shown <= now < until, 0 <= now - shown <= self._beliefs.grace)
+        return Proof(shown <= now < until, 0 <= now - shown <= self._beliefs().grace)
 
     def prove(self, reader: str, registry: str, repository: str, ends: float | None) -> None:
         """The reader has just been given something of the repository; its credential ends then (None: not known)."""
         now = self._clock()
-        until = now + self._beliefs.access
+        until = now + self._beliefs().access
         if ends is not None:
             until = min(until, ends)
         database.write(
-            self._database, "DELETE FROM proof WHERE until < ? AND shown < ?", (now, now - self._beliefs.grace)
+            self._database, "DELETE FROM proof WHERE until < ? AND shown < ?", (now, now - self._beliefs().grace)
         )
         database.write(
             self._database,
@@ -115,4 +118,4 @@ class Rights:
         )
 
     def _ttl(self, public: bool) -> float:
-        return self._beliefs.public if public else self._beliefs.private
+        return self._beliefs().public if public else self._beliefs().private

@@ -124,6 +124,11 @@ class Endpoint:
         return self.auth is not None or bool(self.headers)
 
     @property
+    def named(self) -> bool:
+        """Whether the operator wrote down this very host."""
+        return self.place.file is not None and not self.authority.startswith("*")
+
+    @property
     def authority(self) -> str:
         return self.url.partition("://")[2]
 
@@ -136,7 +141,9 @@ class Endpoint:
         """The same for one of the hosts of a wildcard, where it is that host itself."""
         if not self.authority.startswith("*"):
             return self
-        return replace(self, name=registry, url=f"{self.url.partition('://')[0]}://{wellknown.api_host(registry)}")
+        url = f"{self.url.partition('://')[0]}://{wellknown.api_host(registry)}"
+        # It is a client who named that host.
+        return replace(self, name=registry, url=url, place=Place())
 
 
 @dataclass(frozen=True)

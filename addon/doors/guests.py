@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from addon.config.model import Config
+
 
 class Guest:
     """`address` is where it comes from; `ways` where mitmproxy may connect to for it, as looked at by the gate;
-    `inside` whether it is in a tunnel, which it has been let into."""
+    `inside` whether it is in a tunnel, which it has been let into, and `config` what held when it asked for that."""
 
     def __init__(self, address: str, patience: float, late: Callable[[], None]) -> None:
         """`late` is called when something is awaited for more than `patience` seconds."""
         self.address = address
         self.ways: set[tuple[str, int]] = set()
         self.inside = False
+        self.config: Config | None = None
         self._patience = patience
         self._late = late
         self._timer: asyncio.TimerHandle | None = None

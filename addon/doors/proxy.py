@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy import layer
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-    from addon.config.model import Rule
+    from addon.config.model import Admission, Config, Rule
     from addon.service import Service
 
 log = logging.getLogger("mirrortap")
@@ -56,19 +58,30 @@ _USE_CONNECT = Refusal(
 )
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A request to a registry, and the rule that held when it began: it stays its rule to the end."""
+
+    rule: Rule
+    headers: tuple[tuple[str, str], ...]
+
+
 class ProxyDoor:
     """A mitmproxy addon. `service` is what it leads to."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._leaves = Leaves()
-        self._limits = service.config.admission
         self._gate = service.gate
         self._guests: dict[str, Guest] = {}
         self._late = journal.Seldom(log, _LINES)
-        self._busy: dict[str, tuple[tuple[str, str], ...]] = {}  # the headers of the requests that are under way
+        self._busy: dict[str, _Begun] = {}  # the requests that are under way
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def _limits(self) -> Admission:
+        return self._service.config.admission
 
     def running(self) -> None:
         _ = self._service.engine
@@ -123,7 +136,9 @@ class ProxyDoor:
         chosen = nextlayer.layer
         if type(chosen) is HttpLayer:
             context.layers.remove(chosen)
-            nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts, self._limits.header)
+            nextlayer.layer = RegistryHttpLayer(
+                context, chosen.mode, partial(self._intercepts, context.client), self._limits.header
+            )
 
     async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
@@ -157,36 +172,43 @@ class ProxyDoor:
         if flow.response:
             # Refused by another addon: mitmproxy's own login, for one.
             return
-        flow.response = await self._admitted(flow, guest)
+        guest.config = config = self._service.config
+        rule = config.rule(flow.request.host, flow.request.port)
+        flow.response = await self._admitted(flow, guest, config, rule)
         if flow.response:
             flow.response.headers["Connection"] = "close"
         else:
             guest.inside = True
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
-        if self._rule(flow):
-            self._guests[flow.client_conn.id].awaited()
+        guest = self._guests[flow.client_conn.id]
+        if guest.config and guest.config.rule(flow.request.host, flow.request.port):
+            guest.awaited()
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         if flow.error:
             return
-        if self._rule(flow):
-            self._busy[flow.id] = tuple(flow.request.headers.items(multi=True))
+        guest = self._guests[flow.client_conn.id]
+        config = self._service.config
+        rule = _rule(config, guest, flow.request)
+        if rule:
+            self._busy[flow.id] = _Begun(rule, tuple(flow.request.headers.items(multi=True)))
             self._idle.clear()
         transport = _writer(flow.client_conn).transport
         assert isinstance(transport, asyncio.Transport)
         flow.request.stream = RequestBody(transport, self._limits.idle)
-        guest = self._guests[flow.client_conn.id]
         guest.heard()
         if flow.response:
             return
-        flow.response = await self._admitted(flow, guest)
-        if self._rule(flow):
+        flow.response = await self._admitted(flow, guest, config, rule)
+        if rule:
             _hide_secrets(flow.request.headers)
         if flow.metadata.get(CHECKED):
             flow.request.stream = True
 
-    async def _admitted(self, flow: http.HTTPFlow, guest: Guest) -> http.Response | None:
+    async def _admitted(
+        self, flow: http.HTTPFlow, guest: Guest, config: Config, rule: Rule | None
+    ) -> http.Response | None:
         """The refusal, or None: then the flow has CHECKED, and without it nothing is answered or connected to."""
         request = flow.request
         # It is for us alone (RFC 9110, 11.7.2).
@@ -197,9 +219,9 @@ class ProxyDoor:
             here = rules.place(*flow.client_conn.sockname[:2])
             if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, here)):
                 return answers.refused(request, refusal)
-            if self._out_of_reach(flow):
+            if rule is None and config.offline:
                 return answers.offline(request)
-            if self._rule(flow) is None:
+            if rule is None:
                 if request.scheme == "https":
                     return answers.refused(request, _USE_CONNECT)
                 listening = [(host, port) for host, port, *_ in _proxyserver().listen_addrs()]
@@ -215,17 +237,17 @@ class ProxyDoor:
             return
         if flow.request.host == ITSELF:
             flow.response = self._own_page(flow.request)
-        elif rule := self._rule(flow, oci.repository(flow.request.path)):
+        elif begun := self._busy.get(flow.id):
             body = flow.request.stream
             request = Request(
-                rule=rule,
+                rule=begun.rule,
                 method=flow.request.method,
                 target=flow.request.path,
-                headers=self._busy[flow.id],
+                headers=begun.headers,
                 body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
             )
             flow.response = answers.of_reply(await self._service.engine.answer(request), flow.request.method)
-            if rule.offline:
+            if begun.rule.offline:
                 answers.name_offline(flow.response)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -261,15 +283,14 @@ class ProxyDoor:
 
     async def _ended(self, flow: http.HTTPFlow, failure: str | None) -> None:
         response = flow.response
-        if isinstance(response, RegistryResponse) and (rule := self._rule(flow)):
+        begun = self._busy.get(flow.id)
+        if isinstance(response, RegistryResponse) and begun:
             if response.source:
                 await response.source.close()
             seconds = time.time() - flow.request.timestamp_start
             sent = response.sent or len(response.raw_content or b"")
-            log.info(
-                "%s",
-                journal.line(rule, flow.request.method, flow.request.path, response.reply, sent, seconds, failure),
-            )
+            asked = flow.request.method, flow.request.path
+            log.info("%s", journal.line(begun.rule, *asked, response.reply, sent, seconds, failure))
         self._busy.pop(flow.id, None)
         if not self._busy:
             self._idle.set()
@@ -293,16 +314,20 @@ class ProxyDoor:
         text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
         return answers.page(request, 200 if request.path == "/" else 404, text)
 
-    def _intercepts(self, host: str, port: int) -> bool:
+    def _intercepts(self, client: Client, host: str, port: int) -> bool:
         """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
-        return self._service.config.offline or self._service.config.rule(host, port) is not None
+        guest = self._guests.get(client.id)
+        config = guest.config if guest and guest.config else self._service.config
+        return config.offline or config.rule(host, port) is not None
 
-    def _rule(self, flow: http.HTTPFlow, repository: str = "") -> Rule | None:
-        return self._service.config.rule(flow.request.host, flow.request.port, repository)
 
-    def _out_of_reach(self, flow: http.HTTPFlow) -> bool:
-        """Whether it is for a host that is not intercepted, and nothing may be connected to."""
-        return self._service.config.offline and self._rule(flow) is None
+def _rule(config: Config, guest: Guest, request: http.Request) -> Rule | None:
+    """By the configuration now, or, for who is in a tunnel to what was a registry then and is none now, as it was."""
+    asked = request.host, request.port, oci.repository(request.path)
+    rule = config.rule(*asked)
+    if rule is None and guest.inside and guest.config and not config.offline:
+        rule = guest.config.rule(*asked)
+    return rule
 
 
 def _hide_secrets(headers: http.Headers) -> None:

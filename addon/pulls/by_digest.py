@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from addon.body import Body
     from addon.cache.contents import Contents
     from addon.cache.index import Index
-    from addon.config.model import Pace
+    from addon.config.current import Current
     from addon.pulls.access import Access
     from addon.pulls.fill import Fill
     from addon.pulls.fills import Fills
@@ -46,7 +46,7 @@ class ByDigest:
         index: Index,
         sources: Sources,
         patience: Patience,
-        pace: Pace,
+        current: Current,
     ) -> None:
         self._contents = contents
         self._access = access
@@ -54,7 +54,7 @@ class ByDigest:
         self._index = index
         self._sources = sources
         self._patience = patience
-        self._pace = pace
+        self._current = current
         self._admissions: Questions[tuple[Digest, tuple[str, str, str]], Response] = Questions()
         self._seldom = Seldom(log)
 
@@ -233,12 +233,12 @@ class ByDigest:
 
     async def _open(self, pull: Pull, start: int = 0, end: int | None = None) -> Download:
         """The slice [start, end) as endpoints have it. Raises NotFound."""
-        download = Download(self._search(pull, "GET"), self._pace, start, end)
+        download = Download(self._search(pull, "GET"), self._current.config.pace, start, end)
         await download.open()
         return download
 
     def _search(self, pull: Pull, method: str, *, spare: bool = False) -> Search:
-        return self._sources.of(pull.rule, method, pull.asked, pull.reader, spare=spare)
+        return self._sources.of(pull.rule, method, pull.asked, pull.reader, via=pull.via, spare=spare)
 
     def warn_of_store(self, error: OSError) -> None:
         self._seldom.warning(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addon.cache.store import Store
-    from addon.config.model import Pace
+    from addon.config.current import Current
     from addon.oci import Digest
     from addon.pulls.fill import Asker, NewSearch
 
@@ -26,20 +26,17 @@ _REST = 3.0
 
 
 class Fills:
-    """The fills that are running here. `keep_from` is the share (0 to 1) from which on one goes on without readers;
-    `write_failed` hears of it when the cache cannot be written."""
+    """The fills that are running here. `write_failed` hears of it when the cache cannot be written."""
 
     def __init__(
         self,
         store: Store,
-        pace: Pace,
-        keep_from: float,
+        current: Current,
         write_failed: Callable[[OSError], None],
         grace: float = 5.0,
     ) -> None:
         self._store = store
-        self._pace = pace
-        self._keep_from = keep_from
+        self._current = current
         self._write_failed = write_failed
         self._grace = grace  # seconds that a client which broke off gets to come back, as containerd does
         self._running: dict[Digest, Fill] = {}
@@ -63,7 +60,7 @@ class Fills:
     def _start(
         self, digest: Digest, asker: Asker, new_search: NewSearch, filled: Callable[[], None], tries: int
     ) -> Fill:
-        fill = self._running[digest] = Fill(digest, asker, new_search, self._pace)
+        fill = self._running[digest] = Fill(digest, asker, new_search, self._current.config.pace)
 
         async def run() -> None:
             try:
@@ -95,7 +92,8 @@ class Fills:
             asyncio.get_running_loop().call_later(self._grace, self._abandon, fill)
 
     def _abandon(self, fill: Fill) -> None:
-        if fill in self._tasks and not (fill.readers or fill.verified or fill.failed or fill.share >= self._keep_from):
+        keep_from = self._current.config.downloads.keep_from
+        if fill in self._tasks and not (fill.readers or fill.verified or fill.failed or fill.share >= keep_from):
             log.info("%s: the last client has left; what has come is kept", fill.digest)
             fill.give_up()
             self._tasks[fill].cancel()

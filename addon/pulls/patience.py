@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Seconds that endpoints which have just been silent are given; and how long "just" is.
 _BRIEFLY, _SILENCE = 1.0, 30.0
 # Seconds that endpoints which have just failed are not asked again about each part of an image.
@@ -30,7 +35,7 @@ class Lately[K]:
 class Patience:
     """Seconds that all endpoints of a registry together have: `usual`, or less when they seem to be out of reach."""
 
-    def __init__(self, usual: float) -> None:
+    def __init__(self, usual: Callable[[], float]) -> None:
         self._usual = usual
         self._silent: Lately[str] = Lately(_SILENCE)
         self._failed: Lately[str] = Lately(_HOPELESS)
@@ -54,4 +59,5 @@ class Patience:
 
     def seconds(self, registry: str, now: float, *, suspect: bool = False) -> float:
         """`suspect`: something else says that the registry cannot be reached."""
-        return min(_BRIEFLY, self._usual) if suspect or self._silent.has(registry, now) else self._usual
+        usual = self._usual()
+        return min(_BRIEFLY, usual) if suspect or self._silent.has(registry, now) else usual

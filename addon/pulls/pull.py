@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from addon import loops
 from addon.oci import Digest, Manifest
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Pull:
     @property
     def repository(self) -> str:
         return self.asked.repository
+
+    @property
+    def via(self) -> list[tuple[str, str]]:
+        """The header that tells who passed it on before us."""
+        return loops.passed_on(self.request)
 
     @property
     def is_head(self) -> bool:

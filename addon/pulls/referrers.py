@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon import reply
+from addon import loops, reply
 from addon.body import RelayedBody
 from addon.reply import Reply, Request, Served
 from addon.upstream.sources import NotFound
@@ -25,9 +25,11 @@ class Referring:
     async def answer(self, request: Request, asked: Referrers) -> Reply | None:
         """A mirror's list; None when none has one for this client."""
         accept = [("Accept", value) for value in request.header_values("accept")]
+        via = loops.passed_on(request)
         for reader in self._access.readers(request, asked.repository):
             try:
-                response = await self._sources.of(request.rule, request.method, asked, reader, accept).next()
+                search = self._sources.of(request.rule, request.method, asked, reader, accept, via=via)
+                response = await search.next()
             except NotFound:
                 continue
             headers = reply.end_to_end(response.fields)

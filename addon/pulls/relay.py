@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from addon.upstream.response import Response
 
 # What of a client's pull means something to the origin.
-_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})
+_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent", "via"})
 # The connection's own, or already dealt with: the client has been told to continue.
 _NOT_RELAYED = frozenset({"host", "expect"})
 # Seconds until the origins must be connected to for a ping; and that they are not asked again when that failed.

@@ -14,7 +14,7 @@ import certifi
 from yarl import URL
 
 from addon import __version__
-from addon.config.model import Config, Endpoint, Tls, host_of
+from addon.config.model import Tls, host_of
 from addon.upstream.authorization import Authorizations
 from addon.upstream.connecting import Connections
 from addon.upstream.credentials import Credentials, LoginRefused
@@ -23,9 +23,11 @@ from addon.upstream.response import EndpointError, Response, reason
 from addon.upstream.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from addon.config.current import Current
     from addon.config.login import Login
+    from addon.config.model import Config, Endpoint
     from addon.loops import Via
 
     Headers = Sequence[tuple[str, str]]
@@ -43,14 +45,19 @@ _AGENT = ("User-Agent", f"mirrortap/{__version__}")
 class Upstream:
     """All endpoints, and what they lead to. Made inside a running event loop; `close` it."""
 
-    def __init__(self, config: Config, via: Via) -> None:
-        self._config = config
+    def __init__(self, current: Current, via: Via) -> None:
+        self._current = current
         self._via = via
-        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        # Others with each configuration: a file may have been replaced under its name.
+        self._contexts: Callable[[], dict[Tls, ssl.SSLContext]] = current.derived(lambda _: {})
         self._credentials = Credentials()
         self._authorizations = Authorizations(Tokens(self._send_for_token))
-        self._connections = Connections(config)
+        self._connections = Connections(current)
         self._leniency = Leniency()
+
+    @property
+    def _config(self) -> Config:
+        return self._current.config
 
     async def close(self) -> None:
         await self._credentials.close()
@@ -174,7 +181,7 @@ class Upstream:
         body: AsyncIterator[bytes] | bytes | None = None,
         connect: float | None = None,
     ) -> Response:
-        session = self._connections.session(url, kept=connect is None)
+        session = self._connections.session(url, endpoint, kept=connect is None)
         timeouts = self._config.timeouts
         # While a client uploads, silence from the registry means nothing.
         patience = None if isinstance(body, bytes | None) else _UPLOAD_ANSWER
@@ -185,7 +192,7 @@ class Upstream:
                 response = await session.request(
                     method,
                     url,
-                    headers=[*headers, *self._own(endpoint, url)],
+                    headers=_spelled_alike([*headers, *self._own(endpoint, url)]),
                     data=body,
                     allow_redirects=False,
                     ssl=self._context(tls),
@@ -233,7 +240,8 @@ class Upstream:
         return configured or replace(Tls(), ca=endpoint.tls.ca)
 
     def _context(self, tls: Tls) -> ssl.SSLContext:
-        context = self._contexts.get(tls)
+        contexts = self._contexts()
+        context = contexts.get(tls)
         if context is None:
             context = ssl.create_default_context()
             paths = ssl.get_default_verify_paths()
@@ -246,5 +254,11 @@ class Upstream:
             if not tls.verify:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-            self._contexts[tls] = context
+            contexts[tls] = context
         return context
+
+
+def _spelled_alike(headers: Headers) -> Headers:
+    """For aiohttp, which takes "Via" after "via" for another value in the first one's place."""
+    spellings: dict[str, str] = {}
+    return [(spellings.setdefault(name.lower(), name), value) for name, value in headers]

@@ -19,7 +19,8 @@ from addon.config import patterns
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType
 
-    from addon.config.model import Config
+    from addon.config.current import Current
+    from addon.config.model import Config, Endpoint
 
     _Place = tuple[str, int]  # host and port
 
@@ -47,15 +48,20 @@ class Misled(OSError):
 class Connections:
     """The connection pools. Made inside a running event loop; `close` them."""
 
-    def __init__(self, config: Config) -> None:
-        self._configured = configured(config)
+    def __init__(self, current: Current) -> None:
+        self._configured = current.derived(configured)
         # Apart, so that a connection that was opened unguarded can never be taken for a guarded one.
         self._sessions = {(free, kept): _session(free, kept) for free, kept in product((True, False), repeat=2)}
 
-    def session(self, url: URL, *, kept: bool) -> aiohttp.ClientSession:
-        """What `url` is to be asked through; `kept`: on a connection that may have been open, and may stay."""
+    def session(self, url: URL, endpoint: Endpoint, *, kept: bool) -> aiohttp.ClientSession:
+        """What `url` is to be asked through on behalf of `endpoint`.
+
+        `kept`: on a connection that may have been open, and may stay.
+        """
         host, port = _place(url)
-        free = any((named, port) in self._configured for named in patterns.covering(host))
+        free = any((named, port) in self._configured() for named in patterns.covering(host))
+        # A request that runs may be about an endpoint that another configuration does not name any more.
+        free = free or (endpoint.named and (host, port) == _place(URL(endpoint.url)))
         return self._sessions[free, kept]
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from addon.config.model import Endpoint
 
@@ -81,8 +81,8 @@ class Quotas:
     Times are seconds on one clock, given by the caller.
     """
 
-    def __init__(self, floor: int) -> None:
-        """Fewer than `floor` requests are low."""
+    def __init__(self, floor: Callable[[], int]) -> None:
+        """Fewer requests than `floor` says are low."""
         self._floor = floor
         self._known: dict[tuple[Endpoint, str], tuple[int, float]] = {}  # remaining, and until when
 
@@ -98,5 +98,6 @@ class Quotas:
 
     def low(self, endpoint: Endpoint, now: float, credential: str = "") -> bool:
         """Whether the endpoint is known to have few requests left."""
-        remaining, until = self._known.get((endpoint, credential), (self._floor, now))
-        return remaining < self._floor and now < until
+        floor = self._floor()
+        remaining, until = self._known.get((endpoint, credential), (floor, now))
+        return remaining < floor and now < until

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from addon.upstream.response import Response
 
 
+# Of a request that has come back to a proxy that sent it (RFC 5842, 7.2).
+LOOP = 508
+
+
 class Verdict(Enum):
     """What is done with an endpoint's answer."""
 

@@ -23,7 +23,8 @@ from addon.upstream.routing import Attempt, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from addon.config.model import Config, Endpoint, Rule
+    from addon.config.current import Current
+    from addon.config.model import Endpoint, Rule
     from addon.oci import Blob
     from addon.upstream.client import Headers, Upstream
     from addon.upstream.reader import Reader, Rights
@@ -48,7 +49,7 @@ class _Question:
     method: str
     asked: Manifest | Blob | Referrers
     reader: Reader
-    accept: Headers
+    headers: Headers
 
     @property
     def path(self) -> str:
@@ -81,13 +82,12 @@ class _Question:
 class Sources:
     """Asks for a reader, and remembers which endpoints failed, or limit us. `rights` hears what their answers show."""
 
-    def __init__(self, upstream: Upstream, config: Config, rights: Rights) -> None:
+    def __init__(self, upstream: Upstream, current: Current, rights: Rights) -> None:
         self._upstream = upstream
         self._rights = rights
-        self._timeouts = config.timeouts
-        self._downloads = config.downloads
+        self._current = current
         self._health = Health(Random())
-        self._quotas = Quotas(config.downloads.quota_floor)
+        self._quotas = Quotas(lambda: current.config.downloads.quota_floor)
 
     def of(
         self,
@@ -97,15 +97,16 @@ class Sources:
         reader: Reader,
         accept: Headers | None = None,
         *,
+        via: Headers = (),
         spare: bool = False,
     ) -> Search:
-        """`accept` is the Accept header, any manifest when None.
+        """`accept` is the Accept header, any manifest when None; `via` tells who passed the request on before us.
 
         `spare` leaves out the endpoints whose rate limit is used up, or nearly; NotFound then says so.
         """
         if accept is None:
             accept = [("Accept", oci.ACCEPT_ANY_MANIFEST)] if isinstance(asked, Manifest) else []
-        question = _Question(rule, method, asked, reader, accept)
+        question = _Question(rule, method, asked, reader, [*accept, *via])
         order = self.order(question)
         spared = [endpoint for endpoint in order if spare and self._low(question, endpoint)]
         attempts = [Attempt(endpoint, "not asked, to spare what is left of its rate limit") for endpoint in spared]
@@ -124,13 +125,14 @@ class Sources:
     def patience(self, question: _Question, rival: Endpoint) -> float | None:
         """Seconds that an endpoint gets to begin its answer before `rival` is asked as well; None: all it takes."""
         # Impatience is no reason to spend the last of a rate limit.
-        if (rival.is_origin and not self._downloads.hedge_origin) or self._low(question, rival):
+        config = self._current.config
+        if (rival.is_origin and not config.downloads.hedge_origin) or self._low(question, rival):
             return None
-        return self._timeouts.hedge or None
+        return config.timeouts.hedge or None
 
     async def ask(self, question: _Question, endpoint: Endpoint, start: int, end: int | None) -> Response:
         """The endpoint's answer about [start, end), whatever it is. Raises EndpointError."""
-        headers = question.accept
+        headers = question.headers
         if start or end is not None:
             headers = [*headers, ("Range", f"bytes={start}-{'' if end is None else end - 1}")]
         reader = question.reader
@@ -190,6 +192,10 @@ class Sources:
         rest = self._health.failed(endpoint, asked, time.monotonic(), wait=attempt.wait, kind=limit)
         what = f" for {question.kind}" if limit else ""
         log.warning("%s (%s); asked last%s for %.0f s", attempt, question, what, rest)
+
+    def looped(self, question: _Question, attempt: Attempt) -> None:
+        """That is said of this one request: of two proxies that ask each other, each may have what the other wants."""
+        log.warning("%s (%s)", attempt, question)
 
     def outrun(self, question: _Question, endpoint: Endpoint, asked: float) -> None:
         """It had not begun to answer when another, asked later, did."""
@@ -310,7 +316,9 @@ class Search:
     def _note(self, attempt: Attempt) -> None:
         self._attempts.append(attempt)
         asked = self._asked[attempt.endpoint]
-        if attempt.verdict is Verdict.FAILED:
+        if attempt.status == routing.LOOP:
+            self._sources.looped(self._question, attempt)
+        elif attempt.verdict is Verdict.FAILED:
             self._sources.failed(self._question, attempt, asked)
         else:
             self._sources.answered(self._question, attempt.endpoint, asked, content=False)
@@ -337,7 +345,8 @@ def _problem(response: Response, start: int, end: int | None) -> Attempt | None:
             return Attempt(endpoint, "sends another range than was asked for")
     elif routing.judge(status) is not Verdict.FOUND:
         wait = quota.wait(status, response.headers, time.time())
-        return Attempt(endpoint, f"HTTP {status}", status, response.headers.get("Retry-After"), wait)
+        why = ": what it is asked comes back to the proxy that asks" if status == routing.LOOP else ""
+        return Attempt(endpoint, f"HTTP {status}{why}", status, response.headers.get("Retry-After"), wait)
     if response.headers.get("Content-Type", "").startswith("text/html"):
         return Attempt(endpoint, "answers with a web page: it is no registry, or something stands before it")
     encoding = response.headers.get("Content-Encoding", "identity")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,7 +52,10 @@ class Setup:
     async def registry(self, **kind: Any) -> FakeRegistry:
         """A FakeRegistry with TLS that the proxy trusts, unless told otherwise."""
         kind.setdefault("tls", self._authority)
-        return await self._stack.enter_async_context(FakeRegistry(**kind))
+        return await self.enter(FakeRegistry(**kind))
+
+    async def enter[T](self, manager: AbstractAsyncContextManager[T]) -> T:
+        return await self._stack.enter_async_context(manager)
 
     def proxy(
         self,
@@ -66,7 +69,7 @@ class Setup:
 
         `options` are Proxy's, `tuned` (changes the configuration as read) and keys of the registry's table.
         """
-        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned") if name in options}
+        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned", "key") if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         return self.start(text, **own)
 

@@ -26,6 +26,7 @@ from addon.cache.pins import Pins
 from addon.cache.rights import Rights
 from addon.cache.store import Store
 from addon.cache.tags import Tags
+from addon.config.current import Current
 from addon.engine import Engine
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
@@ -91,24 +92,29 @@ class Proxy:
         clock: Callable[[], float] = time.time,
         grace: float = 0.0,
         space: Space | None = None,
+        key: bytes = b"tests",
     ) -> None:
-        self.config = config
+        self.current = current = Current(config)
         self.cache = data / "cache"
         store = Store(self.cache)
         self._database = database.connect(self.cache / "mirrortap.sqlite")
         contents = Contents(store, self._database)
         tags, links = Tags(self._database, clock), Links(self._database)
-        rights = Rights(self._database, config.beliefs, clock)
+        rights = Rights(self._database, lambda: self.config.beliefs, clock)
         rebuild.reconcile(store, contents, tags, links, rights)
-        fingerprints = Fingerprints(b"tests")
+        fingerprints = Fingerprints(key)
         self.access = Access(rights, links, fingerprints)
         self.pins = Pins(self._database, tags)
-        self.janitor = Janitor(store, contents, self.pins, space or config.space)
+        self.janitor = Janitor(store, contents, self.pins, lambda: space or self.config.space)
         contents.grew = self.janitor.nudge
-        self._fills = Fills(store, config.pace, config.downloads.keep_from, self.janitor.write_failed, grace)
+        self._fills = Fills(store, current, self.janitor.write_failed, grace)
         via = Via(fingerprints)
-        upstream = Upstream(config, via)
-        self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, config, via)
+        upstream = Upstream(current, via)
+        self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, current, via)
+
+    @property
+    def config(self) -> Config:
+        return self.current.config
 
     async def close(self) -> None:
         await self.engine.close()

@@ -15,6 +15,7 @@ from support.config import toml
 from support.faults import Answer, Challenge, Seen, Status
 from support.helper import NOT_FOUND, CredentialHelper
 
+from addon.config.current import Current
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
 from addon.upstream import credentials
@@ -229,7 +230,7 @@ async def test_what_the_credential_buys_is_not_for_anybody(own: Own, private: Fa
     """The same endpoint asked as anybody, before and after: that must say what anybody may have."""
     config = own.proxy(private, own.password()).config
     (endpoint,) = config.rules[REGISTRY].mirrors
-    upstream = Upstream(config, Via(Fingerprints(b"tests")))
+    upstream = Upstream(Current(config), Via(Fingerprints(b"tests")))
     try:
         for auth, status in (None, 401), (endpoint.auth, 200), (None, 401), (endpoint.auth, 200):
             asked = replace(endpoint, auth=auth)

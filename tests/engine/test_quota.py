@@ -11,6 +11,7 @@ import pytest
 from support.config import QUICK
 from support.faults import Headers, Held, NoDigest, Status
 
+from addon.config.current import Current
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
 from addon.oci import Blob, Digest, Manifest
@@ -50,10 +51,11 @@ async def asking(
     proxy = setup.proxy(origin, *mirrors)
     config = proxy.config
     config = replace(config, downloads=replace(config.downloads, quota_floor=floor))
+    current = Current(config)
     rule = config.rule(REGISTRY, 443)
     assert rule
-    upstream = Upstream(config, Via(Fingerprints(b"tests")))
-    yield Sources(upstream, config, proxy.access), rule
+    upstream = Upstream(current, Via(Fingerprints(b"tests")))
+    yield Sources(upstream, current, proxy.access), rule
     await upstream.close()
 
 

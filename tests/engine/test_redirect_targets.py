@@ -13,6 +13,7 @@ from support.auth import BearerAuth
 from support.config import QUICK
 from support.faults import Status
 
+from addon.config.current import Current
 from addon.config.model import Config, Endpoint
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
@@ -246,7 +247,7 @@ async def test_a_token_server_that_is_there(
 async def test_an_origin_that_a_client_named(connect: float | None, trap: Trap) -> None:
     """Of the registries that are intercepted unconfigured, some have names that anybody can register."""
     origin = Endpoint("anybody.azurecr.io", f"https://localhost:{trap.port}", is_origin=True)
-    upstream = Upstream(Config({}), Via(Fingerprints(b"tests")))
+    upstream = Upstream(Current(Config({})), Via(Fingerprints(b"tests")))
     try:
         with pytest.raises(EndpointError, match="leads to localhost"):
             await upstream.relay(origin, "GET", "/v2/", [], connect=connect)

@@ -13,6 +13,7 @@ from support.config import toml
 
 from addon.admission import rules
 from addon.admission.gate import Crowd, Gate, Refusal
+from addon.config.current import Current
 from addon.config.load import load
 from addon.config.model import Admission, Config, ConfigError
 
@@ -71,11 +72,11 @@ def test_a_network_is_what_it_says(address: ipaddress.IPv4Address, length: int) 
 
 
 def test_connections_are_counted_for_each_client() -> None:
-    crowd = Crowd(2)
-    assert [crowd.enter("10.0.0.1") for _ in range(3)] == [True, True, False]
-    assert crowd.enter("10.0.0.2")
+    crowd = Crowd()
+    assert [crowd.enter("10.0.0.1", 2) for _ in range(3)] == [True, True, False]
+    assert crowd.enter("10.0.0.2", 2)
     crowd.leave("10.0.0.1")
-    assert [crowd.enter("10.0.0.1") for _ in range(2)] == [True, False]
+    assert [crowd.enter("10.0.0.1", 2) for _ in range(2)] == [True, False]
 
 
 # --- where it may lead ---
@@ -206,7 +207,7 @@ NUMBERS = ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "0.0.0.0"
 
 @pytest.mark.parametrize("host", NUMBERS)
 async def test_this_machine_is_not_reached_under_any_name(read: Read, host: str) -> None:
-    refusal = await Gate(read()).way("10.0.0.1", host, 443, [])
+    refusal = await Gate(Current(read())).way("10.0.0.1", host, 443, [])
     assert isinstance(refusal, Refusal)
     assert refusal.status == 403
     assert "this machine itself" in refusal.reason
@@ -214,13 +215,13 @@ async def test_this_machine_is_not_reached_under_any_name(read: Read, host: str)
 
 
 async def test_the_way_is_the_addresses_that_were_looked_at(read: Read) -> None:
-    assert await Gate(read()).way("10.0.0.1", "192.0.2.1", 443, []) == ["192.0.2.1"]
-    assert await Gate(read(tunnel=["127.1"])).way("10.0.0.1", "127.1", 443, []) == ["127.0.0.1"]
+    assert await Gate(Current(read())).way("10.0.0.1", "192.0.2.1", 443, []) == ["192.0.2.1"]
+    assert await Gate(Current(read(tunnel=["127.1"]))).way("10.0.0.1", "127.1", 443, []) == ["127.0.0.1"]
 
 
 async def test_a_name_that_leads_nowhere(read: Read) -> None:
     for host in "fe80::1%none", "a..b", "x" * 64:
-        refusal = await Gate(read()).way("10.0.0.1", host, 443, [])
+        refusal = await Gate(Current(read())).way("10.0.0.1", host, 443, [])
         assert isinstance(refusal, Refusal)
         assert refusal.status == 502
         assert refusal.text.startswith("cannot connect to ")
@@ -229,7 +230,7 @@ async def test_a_name_that_leads_nowhere(read: Read) -> None:
 @pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0"])
 async def test_the_proxy_does_not_lead_to_itself(read: Read, listening: str) -> None:
     """Not even where it is named."""
-    gate = Gate(read(tunnel=["localhost", "127.0.0.1"], tunnel_ports=[3128, 443]))
+    gate = Gate(Current(read(tunnel=["localhost", "127.0.0.1"], tunnel_ports=[3128, 443])))
     for host in "localhost", "127.0.0.1":
         refusal = await gate.way("10.0.0.1", host, 3128, [(listening, 3128)])
         assert isinstance(refusal, Refusal)
@@ -238,12 +239,12 @@ async def test_the_proxy_does_not_lead_to_itself(read: Read, listening: str) -> 
 
 
 async def test_another_machines_port_is_not_the_proxys(read: Read) -> None:
-    gate = Gate(read(tunnel_ports=[3128]))
+    gate = Gate(Current(read(tunnel_ports=[3128])))
     assert await gate.way("10.0.0.1", "192.0.2.1", 3128, [("0.0.0.0", 3128), ("::", 3128)]) == ["192.0.2.1"]
 
 
 async def test_many_refusals_do_not_fill_the_log(read: Read, caplog: pytest.LogCaptureFixture) -> None:
-    gate = Gate(read())
+    gate = Gate(Current(read()))
     with caplog.at_level(logging.WARNING):
         for _ in range(500):
             assert not gate.enter("8.8.8.8")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.config import toml
 from yarl import URL
 
+from addon.config.current import Current
 from addon.config.load import load
-from addon.config.model import Config, Tls
+from addon.config.model import Config, Endpoint, Tls
 from addon.upstream.connecting import Connections, Misled, configured, guarded
 
 if TYPE_CHECKING:
@@ -103,12 +104,13 @@ def test_endpoints_are_the_operators_own(tmp_path: Path) -> None:
 
 def test_which_connections_are_guarded() -> None:
     async def look() -> None:
-        connections = Connections(Config({}, tls={"registry.test:5000": Tls()}))
+        connections = Connections(Current(Config({}, tls={"registry.test:5000": Tls()})))
+        origin = Endpoint("quay.io", "https://quay.io")
         try:
-            own = {url: connections.session(URL(url, encoded=True), kept=True) for url in same + others}
+            own = {url: connections.session(URL(url, encoded=True), origin, kept=True) for url in same + others}
             assert len({own[url] for url in same}) == len({own[url] for url in others}) == 1
             assert own[same[0]] is not own[others[0]]
-            assert connections.session(URL(same[0]), kept=False) not in own.values()
+            assert connections.session(URL(same[0]), origin, kept=False) not in own.values()
         finally:
             await connections.close()
 
@@ -124,11 +126,12 @@ def test_which_connections_are_guarded() -> None:
 
 def test_a_wildcard_is_for_the_hosts_that_it_covers(tmp_path: Path) -> None:
     async def look() -> None:
-        connections = Connections(load([file]))
+        connections = Connections(Current(load([file])))
+        origin = Endpoint("quay.io", "https://quay.io")
         try:
-            own = [connections.session(URL(url), kept=True) for url in ("https://a.corp.test", "https://b.a.corp.test")]
+            own = [connections.session(URL(f"https://{host}.corp.test"), origin, kept=True) for host in ("a", "b.a")]
             for url in "https://corp.test", "https://xcorp.test", "https://a.corp.test:5000", "http://a.corp.test":
-                assert connections.session(URL(url), kept=True) is not own[0]
+                assert connections.session(URL(url), origin, kept=True) is not own[0]
             assert own[0] is own[1]
         finally:
             await connections.close()

@@ -56,7 +56,7 @@ class Cache:
     def janitor(self, limit: int | None = None, space: Space = NO_LIMIT) -> Janitor:
         if limit is not None:
             space = Space(Amount(bytes=limit), Amount())
-        return Janitor(self.store, self.contents, self.pins, space, self.clock)
+        return Janitor(self.store, self.contents, self.pins, lambda: space, self.clock)
 
     def add(self, name: str, size: int = KB) -> Digest:
         return self.put(name.encode().ljust(size, b"."))
@@ -277,7 +277,7 @@ folder, name = Path(sys.argv[1]), sys.argv[2]
 store = Store(folder)
 connection = database.connect(folder / "mirrortap.sqlite")
 contents = Contents(store, connection)
-janitor = Janitor(store, contents, Pins(connection, Tags(connection)), Space(Amount(bytes=200_000), Amount()))
+janitor = Janitor(store, contents, Pins(connection, Tags(connection)), lambda: Space(Amount(bytes=200_000), Amount()))
 contents.grew = janitor.nudge
 everything = [b"%d" % n * 10_000 for n in range(60)]
 

@@ -36,7 +36,7 @@ def test_only_the_last_word_on_a_key_counts(events: list[tuple[str, bool, int]],
 
 
 def test_silence_makes_impatient_until_an_answer_or_for_a_while() -> None:
-    patience = Patience(2)
+    patience = Patience(lambda: 2)
     assert patience.seconds("a.io", now=0) == 2
     patience.ended("a.io", now=0)
     assert 0 < patience.seconds("a.io", now=1) < 2
@@ -50,7 +50,7 @@ def test_silence_makes_impatient_until_an_answer_or_for_a_while() -> None:
 
 @given(st.floats(0, 1000), st.booleans())
 def test_nobody_waits_longer_for_that(usual: float, suspect: bool) -> None:
-    patience = Patience(usual)
+    patience = Patience(lambda: usual)
     patience.ended("a.io", now=0)
     for registry in "a.io", "b.io":
         assert patience.seconds(registry, now=1, suspect=suspect) <= usual

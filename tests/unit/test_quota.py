@@ -126,7 +126,7 @@ def test_no_header_breaks_anything(status: int, retry_after: str, remaining: str
 
 
 def test_below_the_floor_is_low() -> None:
-    quotas = Quotas(floor=10)
+    quotas = Quotas(lambda: 10)
     assert not quotas.low(HUB, now=0), "nothing is known"
     quotas.note(HUB, headers(ratelimit_remaining="10;w=60"), now=0)
     assert not quotas.low(HUB, now=1)
@@ -141,20 +141,20 @@ def test_below_the_floor_is_low() -> None:
 
 
 def test_what_was_said_ends_with_its_window() -> None:
-    quotas = Quotas(floor=10)
+    quotas = Quotas(lambda: 10)
     quotas.note(HUB, headers(ratelimit_remaining="0;w=60"), now=100)
     assert quotas.low(HUB, now=159)
     assert not quotas.low(HUB, now=161)
 
 
 def test_a_floor_of_0_spares_nobody() -> None:
-    quotas = Quotas(floor=0)
+    quotas = Quotas(lambda: 0)
     quotas.note(HUB, headers(ratelimit_remaining="0;w=60"), now=0)
     assert not quotas.low(HUB, now=1)
 
 
 def test_each_credential_has_its_own() -> None:
-    quotas = Quotas(floor=10)
+    quotas = Quotas(lambda: 10)
     quotas.note(HUB, headers(ratelimit_remaining="0;w=60"), now=0, credential="f1")
     assert quotas.low(HUB, now=1, credential="f1")
     assert not quotas.low(HUB, now=1)
@@ -162,7 +162,7 @@ def test_each_credential_has_its_own() -> None:
 
 
 def test_hosts_that_clients_make_up_are_not_kept_for_ever() -> None:
-    quotas = Quotas(floor=10)
+    quotas = Quotas(lambda: 10)
     for number in range(5000):
         quotas.note(Endpoint(f"{number}.azurecr.io", ""), headers(ratelimit_remaining="0;w=60"), now=number)
     assert len(quotas._known) <= 1001

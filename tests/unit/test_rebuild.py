@@ -41,7 +41,7 @@ class Cache:
         self.connection = database.connect(folder / "mirrortap.sqlite")
         self.contents = Contents(self.store, self.connection)
         self.tags, self.links = Tags(self.connection), Links(self.connection)
-        self.rights = Rights(self.connection, Beliefs())
+        self.rights = Rights(self.connection, Beliefs)
 
     def reconcile(self, budget: float = 10.0) -> None:
         rebuild.reconcile(self.store, self.contents, self.tags, self.links, self.rights, budget)

@@ -33,7 +33,7 @@ def clock() -> Clock:
 @pytest.fixture
 def rights(tmp_path: Path, clock: Clock) -> Iterator[Rights]:
     with closing(database.connect(tmp_path / "mirrortap.sqlite")) as connection:
-        yield Rights(connection, BELIEFS, clock)
+        yield Rights(connection, lambda: BELIEFS, clock)
 
 
 @pytest.mark.parametrize(("public", "ttl"), [(True, 100), (False, 10)])
@@ -108,7 +108,7 @@ def test_what_was_cached_before_there_were_verdicts_was_public(tmp_path: Path) -
         Links(connection).add(*APP, Digest.of(b"content"))
         connection.executescript("DROP TABLE verdict; DROP TABLE proof; PRAGMA user_version = 2;")
     with closing(database.connect(path)) as connection:
-        rights = Rights(connection, BELIEFS)
+        rights = Rights(connection, lambda: BELIEFS)
         assert rights.verdict(*APP) == Verdict(public=True, fresh=False)
         assert rights.verdict(*OTHER) is None
 

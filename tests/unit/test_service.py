@@ -6,12 +6,18 @@ import gc
 import os
 import re
 import warnings
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.config import toml
 
 from addon.service import Service, StartError
+from ca.authority import AuthorityError
+
+if TYPE_CHECKING:
+    from support.config import Table
 
 
 @pytest.fixture
@@ -174,4 +180,82 @@ async def test_the_default_folder_is_xdgs(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     service = Service()
     assert service.cache == tmp_path / "xdg" / "mirrortap" / "cache"
+    await service.close()
+
+
+def changed(service: Service, config: Path, tables: dict[str, Table], settings: Table | None = None) -> None:
+    """Another configuration, which is looked at."""
+    config.write_text(toml(tables, settings))
+    service.look(anyway=True)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    config = tmp_path / "mirrortap.toml"
+    config.write_text(toml({"a.io": {"mirrors": ["m.io"]}}))
+    return config
+
+
+async def test_told_to_be_offline_it_stays_that(config: Path, data: Path) -> None:
+    service = Service([config], data, offline=True)
+    changed(service, config, {"b.io": {"mirrors": ["m.io"], "mode": "online"}}, {"offline": False})
+    (rule,) = [rule for rule in service.config.rules.values() if rule.registry == "b.io"]
+    assert (service.config.offline, rule.offline, rule.mirrors) == (True, True, ())
+    await service.close()
+
+
+async def test_another_host_gets_certificates(config: Path, data: Path) -> None:
+    service = Service([config], data)
+    root, first = service.authority.fingerprint, service.authority
+    with pytest.raises(AuthorityError, match=r"b\.io is outside the names"):
+        first.leaf("b.io")
+    changed(service, config, {"b.io": {}}, {"leaf-life": "1h"})
+    leaf = service.authority.leaf("b.io")
+    assert service.authority.fingerprint == root
+    assert leaf.not_after - leaf.certificate.not_valid_before_utc < timedelta(hours=3)
+    with pytest.raises(AuthorityError, match=r"a\.io is outside the names"):
+        service.authority.leaf("a.io")
+    await service.close()
+
+
+async def test_a_host_that_needs_the_roots_key_is_refused_without_it(
+    config: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service([config], data)
+    before = service.config
+    key = (data / "ca" / "ca.key").rename(data / "away.key")
+    changed(service, config, {"a.io": {"mirrors": ["n.io"]}, "b.io": {}}, {"tag-ttl": "5m"})
+    assert service.config is before
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert line.startswith(f"the configuration is REFUSED, and the one before stays in use: {config}: intermediate ")
+    assert "intermediate.crt does not permit b.io, and issuing another needs the root key; " in line
+    assert service.authority.leaf("a.io")
+    service.look(anyway=True)
+    assert service.config is before
+    # What needs no key is changed without it, and with the key it goes on.
+    changed(service, config, {"a.io": {"mirrors": ["n.io"]}}, {"tag-ttl": "5m"})
+    assert service.config.tag_ttl == 300
+    key.rename(data / "ca" / "ca.key")
+    changed(service, config, {"a.io": {}, "b.io": {}})
+    assert service.authority.leaf("b.io")
+    await service.close()
+
+
+async def test_a_forked_process_begins_with_what_is_good_now(
+    config: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service([config], data)
+    service.before_fork()
+    changed(service, config, {"b.io": {}})
+    assert "b.io" in service.config.rules
+    changed(service, config, {"b.io": {"mirors": []}})
+    assert caplog.records == []
+    service.after_fork()
+    assert "b.io" in service.config.rules
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the configuration is REFUSED")
+    changed(service, config, {"c.io": {}})
+    service.before_fork()
+    service.after_fork()
+    assert "c.io" in service.config.rules
     await service.close()

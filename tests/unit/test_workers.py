@@ -47,11 +47,17 @@ def starts():
         file.write(".")
     return Path("starts").stat().st_size
 
+def look(anyway=False):
+    often = Path("often").exists()
+    if anyway or often:
+        say("looks anyway" if anyway else "looks")
+    return 0.01 if often else 3600.0
+
 def work(worker):
 {work}
 
 try:
-    supervise(2, work, ready=lambda: say("ready"), stopping=lambda: say("stopping"))
+    supervise(2, work, ready=lambda: say("ready"), stopping=lambda: say("stopping"), look=look)
 except StartError as error:
     sys.exit(str(error))
 say("over")
@@ -239,4 +245,26 @@ def test_no_worker_has_its_supervisors_descriptors(tmp_path: Path) -> None:
         # Its lifeline, and the pipe to say on that it is up.
         for number in (1, 2):
             assert program.out.wait_for(rf"^worker {number} has (\d+)$")[1] == "2"
+        assert program.stop() == 0
+
+
+def test_a_hangup_is_for_all_of_them(tmp_path: Path) -> None:
+    work = """
+        signal.signal(signal.SIGHUP, lambda *_: say(f"worker {worker.number} is told"))
+        serve(worker)
+    """
+    with supervised(tmp_path, work) as program:
+        program.out.wait_for("^ready$")
+        program.signal(signal.SIGHUP)
+        for line in ("looks anyway", "worker 1 is told", "worker 2 is told"):
+            program.out.wait_for(f"^{line}$")
+        assert program.stop() == 0
+        assert "starting another" not in program.output()
+
+
+def test_what_has_changed_is_looked_for_now_and_then(tmp_path: Path) -> None:
+    (tmp_path / "often").touch()
+    with supervised(tmp_path, "serve(worker)") as program:
+        program.out.wait_for("^ready$")
+        program.out.wait_for("^looks$", since=len(program.out), count=3)
         assert program.stop() == 0
