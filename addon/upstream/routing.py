@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -118,7 +118,7 @@ def refusing(attempts: list[Attempt]) -> Endpoint | None:
 
 def same_place(endpoint: Endpoint, other: Endpoint) -> bool:
     """Whether they are the same but for how it is spoken to: with TLS, and for the case that it knows none, without."""
-    return (endpoint.authority, endpoint.base, endpoint.is_origin) == (other.authority, other.base, other.is_origin)
+    return endpoint.authority == other.authority and replace(endpoint, url=other.url, tls=other.tls) == other
 
 
 def head_unknown(attempts: list[Attempt]) -> bool:

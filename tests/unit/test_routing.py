@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.config.model import Auth, Endpoint, Rule
+from addon.config.model import Auth, Endpoint, Rule, Tls
 from addon.oci import Blob, Digest, Manifest, OciError
 from addon.upstream import routing
 from addon.upstream.reader import ANYBODY, Reader
@@ -35,6 +35,23 @@ def test_mirrors_come_first_in_their_order() -> None:
     assert routing.endpoints(Rule("docker.io", (ORIGIN,), (FAR, NEAR))) == (FAR, NEAR, ORIGIN)
     assert routing.endpoints(Rule("docker.io", (ORIGIN,))) == (ORIGIN,)
     assert routing.endpoints(Rule("docker.io", (), (NEAR,))) == (NEAR,)
+
+
+def test_with_tls_and_without_it_is_the_same_place() -> None:
+    plain = replace(FAR, url="http://far.example:5000")
+    lenient = replace(FAR, tls=Tls(verify=False))
+    for one, other in ((lenient, plain), (plain, lenient), (FAR, FAR)):
+        assert routing.same_place(one, other)
+    # What it is asked for, and as whom, makes another one of it.
+    for other in (
+        NEAR,
+        replace(plain, base="/v2"),
+        replace(plain, url="http://far.example:5001"),
+        replace(plain, headers=(("X-Key", "k"),)),
+        replace(plain, can=frozenset({"pull"})),
+        replace(plain, is_origin=True),
+    ):
+        assert not routing.same_place(lenient, other)
 
 
 def test_a_login_of_the_proxys_own_shows_nothing_of_what_others_may_read() -> None:
