@@ -1,0 +1,161 @@
+"""Each client, told what README.md's table says, does what that says: by bytes and digests, through `mirrortap serve`.
+
+WRITE_CLIENT_TABLE=1 .venv/bin/pytest tests/e2e/test_client_table.py writes the table anew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from support import table
+from support.drivers import ALWAYS, IF_THERE, Driver
+from support.images import Image, MultiArch, files, here, sha256
+from support.processes import Failed, needs
+from support.proxy import ROOT
+from support.table import Block, Cell, Column
+
+from e2e.conftest import APP, MULTI
+from e2e.farm import BASIC, LOGIN, Farm, farm, slug
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.certificates import Authority
+    from support.programs import RealRegistry
+
+README = ROOT / "README.md"
+COMMAND = "WRITE_CLIENT_TABLE=1 .venv/bin/pytest tests/e2e/test_client_table.py"
+
+CLIENTS = [*ALWAYS, *(driver for driver in IF_THERE if all(map(shutil.which, driver.programs)))]
+PROXY_DOOR = Block(list(Column), {driver.row: driver.told for driver in ALWAYS})
+
+# What the cells' tests found.
+FOUND: dict[tuple[str, Column], Cell] = PROXY_DOOR.cells
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, authority: Authority, mirror: RealRegistry) -> Iterator[Farm]:
+    with farm(tmp_path_factory.mktemp("farm"), authority, mirror, CLIENTS) as running:
+        yield running
+
+
+class Trial:
+    """One client at the farm: what it is given, it has from the proxy."""
+
+    def __init__(self, shared: Farm, driver: type[Driver], column: Column, app: Image, multi: MultiArch) -> None:
+        self.shared = shared
+        self.name = slug(driver)
+        self.own = shared.own[self.name]
+        self.client = driver(shared.machine, column.name.lower())
+        self.app = app
+        self.multi = multi
+
+    def pulls(self, name: str, image: Image | MultiArch) -> set[str]:
+        """How the cache came by the layers: hit, miss."""
+        since = len(self.shared.proxy.log)
+        held = self.client.pull(name)
+        assert self.client.holds(image) <= held
+        self.client.forget()
+        repository = name.partition("@")[0].removesuffix(":1.0")
+        return {self._served(repository, layer.digest, since) for layer in here(image).layers}
+
+    def _served(self, repository: str, digest: str, since: int) -> str:
+        line = rf"GET {repository} blob {digest[:19]} 200 (\w+)"
+        return self.shared.proxy.log.wait_for(line, since=since)[1]
+
+
+def by_tag(trial: Trial) -> None:
+    trial.pulls(APP, trial.app)
+
+
+def by_digest(trial: Trial) -> None:
+    trial.pulls(f"docker.io/library/app@{trial.app.manifest.digest}", trial.app)
+
+
+def index(trial: Trial) -> None:
+    trial.pulls(MULTI, trial.multi)
+
+
+def private(trial: Trial) -> None:
+    """With a login at a token server, from the registry and then from the cache, which others get nothing of."""
+    name = f"{LOGIN.host}/team/{trial.name}:1.0"
+    trial.client.login(LOGIN)
+    for cache in "miss", "hit":
+        assert trial.pulls(name, trial.own.secret) == {cache}
+    since = len(trial.shared.proxy.log)
+    anonymous = type(trial.client)(trial.shared.machine, "anonymous")
+    with pytest.raises(Failed, match=anonymous.says_refused):
+        anonymous.pull(name)
+    # A blob may still be on its way to the one who may: docker-registry gets each twice.
+    assert [each for each in trial.shared.proxy.answered(since) if each.kind == "manifest"] == []
+
+
+def resume(trial: Trial) -> None:
+    """The endpoint breaks off in the middle of a layer; the client notices nothing."""
+    since = len(trial.shared.proxy.log)
+    trial.pulls(f"{trial.name}.example/library/cut:1.0", trial.own.broken)
+    assert trial.own.cut.hits == 1
+    layer = trial.own.broken.layers[0].digest
+    assert trial.shared.proxy.log.matching(rf"after [1-9]\d* bytes of {layer}; \S+ goes on from there", since)
+
+
+def push(trial: Trial) -> None:
+    """With a login. The registry then holds the image's layers, however the client has packed them."""
+    trial.client.login(BASIC)
+    trial.client.push(APP, f"{BASIC.host}/team/{trial.name}:1.0")
+    trial.client.forget()
+    held = trial.shared.pushed(f"team/{trial.name}", "1.0")
+    unpacked = {sha256(gzip.decompress(data)) for data in held.values() if data.startswith(b"\x1f\x8b")}
+    assert unpacked == set(json.loads(trial.app.config.data)["rootfs"]["diff_ids"])
+
+
+def build(trial: Trial) -> None:
+    """The container's own sha256sum reads what the image's layers hold."""
+    since = len(trial.shared.proxy.log)
+    said = trial.client.build(f"FROM {APP}\nRUN sha256sum data/* && touch made\n")
+    trial.client.forget()
+    for path, data in files(trial.app).items():
+        assert f"{sha256(data).removeprefix('sha256:')}  {path}" in said
+    assert trial.shared.proxy.answered(since)
+
+
+CELLS: dict[Column, Callable[[Trial], None]] = {
+    Column.TAG: by_tag,
+    Column.DIGEST: by_digest,
+    Column.INDEX: index,
+    Column.PRIVATE: private,
+    Column.RESUME: resume,
+    Column.PUSH: push,
+    Column.BUILD: build,
+}
+
+
+@pytest.mark.parametrize("column", Column, ids=lambda column: column.name.lower())
+@pytest.mark.parametrize(
+    "driver", [pytest.param(driver, id=slug(driver), marks=needs(*driver.programs)) for driver in CLIENTS]
+)
+def test_cell(driver: type[Driver], column: Column, shared: Farm, app: Image, multi: MultiArch) -> None:
+    trial = Trial(shared, driver, column, app, multi)
+    if column in driver.lacks:
+        trial.client.show_lack(column)
+        FOUND[driver.row, column] = Cell(False, driver.lacks[column])
+    else:
+        CELLS[column](trial)
+        FOUND[driver.row, column] = Cell(True, driver.notes.get(column))
+
+
+@needs(*(program for driver in ALWAYS for program in driver.programs))
+def test_the_readme_has_the_table_that_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert PROXY_DOOR.missing() == [], "these cells failed, or did not run: this needs the whole file"
+    found = table.render({"": PROXY_DOOR})
+    if os.environ.get("WRITE_CLIENT_TABLE") == "1":
+        table.write(README, found)
+    with capsys.disabled():
+        print("\nclients:", ", ".join(f"{driver.row} {driver.version(tmp_path)}" for driver in CLIENTS))
+    assert table.read(README) == found, f"README.md's table of clients is not what was found; {COMMAND} writes it anew"
