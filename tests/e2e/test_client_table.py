@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import table
+from support.clients import Sandbox
 from support.drivers import ALWAYS, IF_THERE, Driver
 from support.images import Image, MultiArch, files, here, sha256
 from support.processes import Failed, needs
@@ -159,3 +160,11 @@ def test_the_readme_has_the_table_that_was_found(tmp_path: Path, capsys: pytest.
     with capsys.disabled():
         print("\nclients:", ", ".join(f"{driver.row} {driver.version(tmp_path)}" for driver in CLIENTS))
     assert table.read(README) == found, f"README.md's table of clients is not what was found; {COMMAND} writes it anew"
+
+
+@needs("skopeo")
+def test_a_client_without_the_ca_is_told_so(shared: Farm, tmp_path: Path) -> None:
+    """It fails at its own TLS check: nothing makes it trust the proxy by accident."""
+    said, got = Sandbox(tmp_path / "plain", proxy=shared.proxy.url).pull_refused(APP)
+    assert "x509" in said
+    assert got.blobs() == {}
