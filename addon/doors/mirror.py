@@ -159,7 +159,7 @@ class MirrorDoor:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         visitor = request.protocol
         assert isinstance(visitor, Visitor)
-        visitor.asked()
+        visitor.asked(request.content)
         self._busy += 1
         try:
             return await Exchange(self._service, request, visitor).answer()

@@ -11,14 +11,13 @@ from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from addon.body import BodyCut, SparedBody
+from addon.doors.visitors import SERVER
 
 if TYPE_CHECKING:
     from addon.body import Body, FileSlice
     from addon.doors.visitors import Visitor
     from addon.reply import Reply
 
-# Else aiohttp says what it is itself, and of which version.
-_SERVER = ("Server", "mirrortap")
 _LEFT = "the client has left"
 
 
@@ -33,35 +32,28 @@ class Sending:
 
     async def send(self, reply: Reply, reason: str | None = None) -> web.StreamResponse:
         """All of it, or as much as there is: then the connection is broken off. Closes the body."""
-        response = web.StreamResponse(status=reply.status, reason=reason, headers=_headers(reply))
+        if isinstance(reply.body, bytes):
+            content = b"" if self._request.method == "HEAD" else reply.body
+            self.sent = len(content)
+            return web.Response(status=reply.status, reason=reason, headers=_headers(reply), body=content)
+        headers = _headers(reply)
+        response = web.StreamResponse(status=reply.status, reason=reason, headers=headers)
         try:
-            await self._send(response, reply)
+            await response.prepare(self._request)
+            if self._request.method != "HEAD" and reply.status not in (204, 304):
+                await self._stream(response, reply.body)
+            await response.write_eof()
         except BodyCut as cut:
             self.failure = str(cut)
             # Neither chunks nor a length: an end like any other.
-            endless = self._request.version < HttpVersion11 and "Content-Length" not in response.headers
+            endless = self._request.version < HttpVersion11 and "Content-Length" not in headers
             self._visitor.abort(self.failure, reset=endless)
         except (ConnectionError, asyncio.CancelledError):
             self.failure = self._visitor.cut or _LEFT
             raise
         finally:
-            if not isinstance(reply.body, bytes):
-                await reply.body.close()
+            await reply.body.close()
         return response
-
-    async def _send(self, response: web.StreamResponse, reply: Reply) -> None:
-        bodiless = self._request.method == "HEAD" or reply.status in (204, 304)
-        if isinstance(reply.body, bytes) and not bodiless:
-            response.content_length = len(reply.body)
-        await response.prepare(self._request)
-        if isinstance(reply.body, bytes):
-            content = b"" if bodiless else reply.body
-            await response.write_eof(content)
-            self.sent = len(content)
-            return
-        if not bodiless:
-            await self._stream(response, reply.body)
-        await response.write_eof()
 
     async def _stream(self, response: web.StreamResponse, body: Body) -> None:
         transport = self._request.transport
@@ -104,5 +96,5 @@ def _headers(reply: Reply) -> CIMultiDict[str]:
         (name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for name, value in reply.headers
     ]
     headers = CIMultiDict(fields)
-    headers.setdefault(*_SERVER)
+    headers.setdefault("Server", SERVER)
     return headers

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from typing import TYPE_CHECKING
 
 from addon.doors.leaves import Contexts
+from addon.journal import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ca.authority import Authority, Leaf
+
+
+_strange = Seldom(logging.getLogger("mirrortap"))
 
 
 class ServerNames:
@@ -28,6 +33,7 @@ class ServerNames:
             if name is None:
                 return None
             if name.lower() not in self._names:
+                _strange.warning("a client asked the mirror door for %a, which is not one of --mirror-tls", name)
                 return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
             handshake.context = contexts[name.lower()]
             return None

@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from aiohttp import EMPTY_PAYLOAD
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import RequestHandler, Response, Server
 
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from logging import Logger
 
+    from aiohttp import StreamReader
     from aiohttp.web import BaseRequest, StreamResponse
 
     from addon.config.model import Admission
 
 MAX_HEAD = 64 << 10
 """Bytes that the head of a request may have."""
+SERVER = "mirrortap"
+"""Else aiohttp says what it is itself, and of which version."""
 # Headers, and bytes of one of them, or of the request line: signed URLs and tokens come to a few KiB.
 _MAX_HEADERS, _MAX_FIELD = 128, 16 << 10
 # Where tcp_info has how many bytes were acknowledged and received (linux/tcp.h: tcpi_bytes_acked and the next).
@@ -67,6 +71,7 @@ class Visitor(RequestHandler):
         self._awaited = False
         self._asked = False  # something that is not answered yet
         self._at_work = False
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._watching: asyncio.TimerHandle | None = None
         self._moved, self._since = (0, 0), 0.0
 
@@ -86,20 +91,22 @@ class Visitor(RequestHandler):
         self._left(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self._asked:
+        # aiohttp reads what is left of a body when it has been answered, for a while.
+        if not self._asked and self._body.is_eof():
             if not self._awaited:
                 self._await()
-            if self._head > MAX_HEAD:
-                self._refuse(too_long())
-                return
             self._head += len(data)
         super().data_received(data)
+        if self._head > MAX_HEAD:
+            # When aiohttp has told of a whole head, if there is one: the rest is a body.
+            asyncio.get_running_loop().call_soon(self._look_at_head)
 
     # What the door tells.
 
-    def asked(self) -> None:
-        """A request's head has come."""
+    def asked(self, body: StreamReader) -> None:
+        """A request's head has come; its body may follow."""
         self._guest.heard()
+        self._body = body
         self._awaited, self._head, self._asked = False, 0, True
 
     def answered(self) -> None:
@@ -129,6 +136,10 @@ class Visitor(RequestHandler):
     def _await(self) -> None:
         self._awaited = True
         self._guest.awaited()
+
+    def _look_at_head(self) -> None:
+        if self._head > MAX_HEAD:
+            self._refuse(too_long())
 
     def _hang_up(self) -> None:
         self._late()
@@ -177,7 +188,8 @@ class Visitor(RequestHandler):
             problem = OciError(status, "UNSUPPORTED", "the request is not valid HTTP/1.1")
         else:
             self.logger.error("a fault in mirrortap", exc_info=exc)
-        response = Response(status=problem.status, body=problem.body(), content_type="application/json")
+        headers = {"Content-Type": "application/json", "Server": SERVER}
+        response = Response(status=problem.status, body=problem.body(), headers=headers)
         response.force_close()
         return response
 
