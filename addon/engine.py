@@ -110,6 +110,8 @@ class Engine:
             except NotFound as missing:
                 attempts += missing.attempts
         if routing.origin_refused(attempts):
+            if request.anonymous:
+                raise routing.withheld(asked, request.rule.registry, attempts)
             return await self._as_client(request, asked, attempts)
         if not attempts and not request.rule.offline:
             raise routing.unanswerable(asked, request.rule)

@@ -45,23 +45,32 @@ class StartError(Exception):
 class Service:
     """The CA, the cache and the engine of one data folder."""
 
-    def __init__(self, config_files: Sequence[Path] = (), data: Path | None = None, *, offline: bool = False) -> None:
+    def __init__(
+        self,
+        config_files: Sequence[Path] = (),
+        data: Path | None = None,
+        *,
+        offline: bool = False,
+        own_names: Sequence[str] = (),
+    ) -> None:
         """Reads the configuration (built in when there is no file) and opens the data folder (XDG when None).
 
-        Raises StartError. `offline`: nothing is connected to, whatever the configuration says.
+        Raises StartError. `offline`: nothing is connected to, whatever the configuration says. `own_names`: DNS names
+        that the CA must have certificates for besides the registries'.
         """
         data = data or default_data()
         try:
             config = load(config_files)
             self.config = config.taken_offline() if offline else config
-            self._open(data)
+            self._open(data, own_names)
         except (ConfigError, AuthorityError, FingerprintError, StoreError) as error:
             raise StartError(str(error)) from None
 
-    def _open(self, data: Path) -> None:
+    def _open(self, data: Path, own_names: Sequence[str]) -> None:
         lock = _lock(data)
         try:
-            self._renewal = Renewal(data / "ca", self.config.certificate_names(), self.config.lives)
+            names = [*self.config.certificate_names(), *own_names]
+            self._renewal = Renewal(data / "ca", names, self.config.lives)
             self.cache = data / "cache"
             self._fingerprints = Fingerprints.open(data / "fingerprints.key")
             self._open_cache()
