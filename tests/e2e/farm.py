@@ -13,10 +13,11 @@ from support.certificates import write_bundle
 from support.clients import Sandbox
 from support.config import Table, toml
 from support.drivers import Driver, Login, Machine
+from support.drivers.mirrored import REGISTRIES
 from support.faults import Truncate
 from support.images import Image, make_image
 from support.programs import docker_registry
-from support.proxy import serve
+from support.proxy import MIRROR, serve
 from support.registry import FakeRegistry
 from support.threads import LoopThread
 from support.token_server import TokenServer
@@ -50,6 +51,7 @@ class Own:
 class Farm:
     proxy: Proxy
     machine: Machine
+    mirrored: Machine  # which knows of the mirror door alone
     basic: RealRegistry  # behind BASIC.host, where clients push to
     own: dict[str, Own]
 
@@ -66,7 +68,7 @@ def slug(driver: type[Driver]) -> str:
 
 @contextmanager
 def farm(folder: Path, authority: Authority, mirror: RealRegistry, drivers: Sequence[type[Driver]]) -> Iterator[Farm]:
-    """Docker Hub is `mirror`."""
+    """`mirror` stands for each of REGISTRIES."""
     names = [slug(driver) for driver in drivers]
     policy = Policy({LOGIN.user: LOGIN.password}, {f"team/{name}": {LOGIN.user} for name in names})
     users, pair = {BASIC.user: BASIC.password}, authority.pair()
@@ -78,7 +80,7 @@ def farm(folder: Path, authority: Authority, mirror: RealRegistry, drivers: Sequ
     ):
         ca = {"ca": [authority.file]}
         tables: dict[str, Table] = {
-            "docker.io": {"mirrors": [mirror.endpoint], "fallback": False},
+            **{host: {"mirrors": [mirror.endpoint], "fallback": False} for host in REGISTRIES},
             LOGIN.host: {"server": private.url, **ca},
             BASIC.host: {"server": with_passwords.url, **ca},
             tokens.endpoint: ca,
@@ -99,8 +101,11 @@ def farm(folder: Path, authority: Authority, mirror: RealRegistry, drivers: Sequ
             cut = breaking.inject(Truncate(300_000), kind="blob", method="GET", path=layer, times=1)
             tables[f"{name}.example"] = {"mirrors": [breaking.endpoint, whole.endpoint], "fallback": False}
             own[name] = Own(secret, broken, cut)
-        with serve(folder / "proxy", toml(tables)) as proxy:
+        with serve(folder / "proxy", toml(tables), *MIRROR) as proxy:
             # Go programs reach loopback past any proxy, so they meet the token server's own certificate.
             bundle = write_bundle(folder / "bundle.pem", proxy.ca, authority.file)
-            with Machine(folder / "machine", proxy.url, bundle) as machine:
-                yield Farm(proxy, machine, with_passwords, own)
+            with (
+                Machine(folder / "machine", proxy=proxy.url, ca=bundle) as machine,
+                Machine(folder / "mirrored", mirror=proxy.mirror) as mirrored,
+            ):
+                yield Farm(proxy, machine, mirrored, with_passwords, own)

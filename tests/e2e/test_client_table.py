@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import pytest
 from support import table
 from support.clients import Sandbox
-from support.drivers import ALWAYS, IF_THERE, Driver
+from support.drivers import ALWAYS, IF_THERE, MIRRORED, Driver, Machine
 from support.images import Image, MultiArch, files, here, sha256
 from support.processes import Failed, needs
 from support.proxy import ROOT
 from support.table import Block, Cell, Column
 
 from e2e.conftest import APP, MULTI
-from e2e.farm import BASIC, LOGIN, Farm, farm, slug
+from e2e.farm import BASIC, LOGIN, Farm, Own, farm, slug
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from support.certificates import Authority
@@ -34,10 +34,14 @@ README = ROOT / "README.md"
 COMMAND = "WRITE_CLIENT_TABLE=1 .venv/bin/pytest tests/e2e/test_client_table.py"
 
 CLIENTS = [*ALWAYS, *(driver for driver in IF_THERE if all(map(shutil.which, driver.programs)))]
-PROXY_DOOR = Block(list(Column), {driver.row: driver.told for driver in ALWAYS})
 
-# What the cells' tests found.
-FOUND: dict[tuple[str, Column], Cell] = PROXY_DOOR.cells
+# Filled by the tests of their cells.
+PROXY_DOOR = Block(
+    [column for column in Column if column is not Column.OTHER], {driver.row: driver.told for driver in ALWAYS}
+)
+MIRROR_DOOR = Block(
+    [Column.TAG, Column.DIGEST, Column.INDEX, Column.OTHER], {driver.row: driver.told for driver in MIRRORED}
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +51,36 @@ def shared(tmp_path_factory: pytest.TempPathFactory, authority: Authority, mirro
 
 
 class Trial:
-    """One client at the farm: what it is given, it has from the proxy."""
+    """One client at the farm: what it is given, it has from mirrortap."""
 
-    def __init__(self, shared: Farm, driver: type[Driver], column: Column, app: Image, multi: MultiArch) -> None:
+    def __init__(
+        self,
+        shared: Farm,
+        machine: Machine,
+        driver: type[Driver],
+        column: Column,
+        app: Image,
+        multi: MultiArch,
+    ) -> None:
         self.shared = shared
         self.name = slug(driver)
-        self.own = shared.own[self.name]
-        self.client = driver(shared.machine, column.name.lower())
+        self.client = driver(machine, column.name.lower())
         self.app = app
         self.multi = multi
 
-    def pulls(self, name: str, image: Image | MultiArch) -> set[str]:
-        """How the cache came by the layers: hit, miss."""
+    @property
+    def own(self) -> Own:
+        return self.shared.own[self.name]
+
+    def pulls(self, name: str, image: Image | MultiArch, cache: str = "hit|miss") -> None:
+        """All of it, and each layer from mirrortap, whose log says how it came by it (`cache`)."""
         since = len(self.shared.proxy.log)
-        held = self.client.pull(name)
+        held = self.client.pull(self.client.called(name) if name.startswith("other.example/") else name)
         assert self.client.holds(image) <= held
         self.client.forget()
         repository = name.partition("@")[0].removesuffix(":1.0")
-        return {self._served(repository, layer.digest, since) for layer in here(image).layers}
-
-    def _served(self, repository: str, digest: str, since: int) -> str:
-        line = rf"GET {repository} blob {digest[:19]} 200 (\w+)"
-        return self.shared.proxy.log.wait_for(line, since=since)[1]
+        for layer in here(image).layers:
+            self.shared.proxy.log.wait_for(rf"GET {repository} blob {layer.digest[:19]} 200 ({cache})", since=since)
 
 
 def by_tag(trial: Trial) -> None:
@@ -83,12 +95,17 @@ def index(trial: Trial) -> None:
     trial.pulls(MULTI, trial.multi)
 
 
+def other(trial: Trial) -> None:
+    """At the same port as Docker Hub."""
+    trial.pulls("other.example/library/app:1.0", trial.app)
+
+
 def private(trial: Trial) -> None:
     """With a login at a token server, from the registry and then from the cache, which others get nothing of."""
     name = f"{LOGIN.host}/team/{trial.name}:1.0"
     trial.client.login(LOGIN)
     for cache in "miss", "hit":
-        assert trial.pulls(name, trial.own.secret) == {cache}
+        trial.pulls(name, trial.own.secret, cache)
     since = len(trial.shared.proxy.log)
     anonymous = type(trial.client)(trial.shared.machine, "anonymous")
     with pytest.raises(Failed, match=anonymous.says_refused):
@@ -134,27 +151,43 @@ CELLS: dict[Column, Callable[[Trial], None]] = {
     Column.RESUME: resume,
     Column.PUSH: push,
     Column.BUILD: build,
+    Column.OTHER: other,
 }
 
 
-@pytest.mark.parametrize("column", Column, ids=lambda column: column.name.lower())
-@pytest.mark.parametrize(
-    "driver", [pytest.param(driver, id=slug(driver), marks=needs(*driver.programs)) for driver in CLIENTS]
-)
-def test_cell(driver: type[Driver], column: Column, shared: Farm, app: Image, multi: MultiArch) -> None:
-    trial = Trial(shared, driver, column, app, multi)
+def cells(drivers: Sequence[type[Driver]], block: Block) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("driver", "column"),
+        [
+            pytest.param(driver, column, id=f"{slug(driver)}-{column.name.lower()}", marks=needs(*driver.programs))
+            for driver in drivers
+            for column in block.columns
+        ],
+    )
+
+
+@cells(CLIENTS, PROXY_DOOR)
+def test_proxy_door(driver: type[Driver], column: Column, shared: Farm, app: Image, multi: MultiArch) -> None:
+    trial = Trial(shared, shared.machine, driver, column, app, multi)
     if column in driver.lacks:
         trial.client.show_lack(column)
-        FOUND[driver.row, column] = Cell(False, driver.lacks[column])
+        PROXY_DOOR.cells[driver.row, column] = Cell(False, driver.lacks[column])
     else:
         CELLS[column](trial)
-        FOUND[driver.row, column] = Cell(True, driver.notes.get(column))
+        PROXY_DOOR.cells[driver.row, column] = Cell(True, driver.notes.get(column))
+
+
+@cells(MIRRORED, MIRROR_DOOR)
+def test_mirror_door(driver: type[Driver], column: Column, shared: Farm, app: Image, multi: MultiArch) -> None:
+    CELLS[column](Trial(shared, shared.mirrored, driver, column, app, multi))
+    MIRROR_DOOR.cells[driver.row, column] = Cell(True, driver.notes.get(column))
 
 
 @needs(*(program for driver in ALWAYS for program in driver.programs))
 def test_the_readme_has_the_table_that_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert PROXY_DOOR.missing() == [], "these cells failed, or did not run: this needs the whole file"
-    found = table.render({"": PROXY_DOOR})
+    missing = [*PROXY_DOOR.missing(), *MIRROR_DOOR.missing()]
+    assert missing == [], "these cells failed, or did not run: this needs the whole file"
+    found = table.render({"Through the proxy:": PROXY_DOOR, "Through the mirror door:": MIRROR_DOOR})
     if os.environ.get("WRITE_CLIENT_TABLE") == "1":
         table.write(README, found)
     with capsys.disabled():

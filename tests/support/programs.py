@@ -126,13 +126,13 @@ class Dockerd:
 
 
 @contextmanager
-def dockerd(folder: Path, **env: str) -> Iterator[Dockerd]:
+def dockerd(folder: Path, daemon_json: Mapping[str, Any] | None = None, **env: str) -> Iterator[Dockerd]:
     """With no rights over this machine's network: it can pull, push, and build with `--network host`."""
     require("dockerd", "docker", "containerd", "runc")
     folder.mkdir(parents=True, exist_ok=True)
     socket = folder / "docker.sock"
     settings = folder / "daemon.json"
-    settings.write_text("{}")
+    settings.write_text(json.dumps(daemon_json or {}))
     environment = clean_env(folder / "home", **env)
     argv = [
         "dockerd",

@@ -21,6 +21,7 @@ class Column(StrEnum):
     RESUME = "resume after a cut"
     PUSH = "push"
     BUILD = "build with `RUN`"
+    OTHER = "other registries"
 
 
 @dataclass(frozen=True)

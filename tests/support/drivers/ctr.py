@@ -26,13 +26,13 @@ class Ctr(Driver):
     def __init__(self, machine: Machine, user: str) -> None:
         super().__init__(machine, user)
         self._environment = clean_env(self.home, **machine.environment)
-        self._user: list[str] = []
+        self._options: list[str] = []
 
     def call(self, *args: str) -> subprocess.CompletedProcess[str]:
         return self.machine.containerd.ctr(*args, env=self._environment)
 
     def pull(self, name: str) -> set[str]:
-        self.call("images", "pull", "--snapshotter=native", "--all-platforms", *self._user, name)
+        self.call("images", "pull", "--snapshotter=native", "--all-platforms", *self._options, name)
         return set(self.call("content", "ls", "--quiet").stdout.split())
 
     def forget(self) -> None:
@@ -42,11 +42,11 @@ class Ctr(Driver):
         assert self.call("content", "ls", "--quiet").stdout == ""
 
     def login(self, login: Login) -> None:
-        self._user = ["--user", f"{login.user}:{login.password}"]
+        self._options = ["--user", f"{login.user}:{login.password}"]
 
     def push(self, name: str, target: str) -> None:
         self.pull(name)
-        self.call("images", "push", *self._user, target, name)
+        self.call("images", "push", *self._options, target, name)
 
     def show_lack(self, column: Column) -> None:
         assert "build" not in self.call("images", "--help").stdout.split()

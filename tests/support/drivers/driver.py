@@ -32,13 +32,19 @@ class Login:
 
 
 class Machine:
-    """Its daemons start when the first client needs them, told what `environment` says, and end with it."""
+    """Its daemons start when the first client needs them, and end with it.
 
-    def __init__(self, folder: Path, proxy: str, ca: Path) -> None:
+    Everything on it is told of the proxy and its CA, or, with `mirror` (host:port), of that mirror and nothing else.
+    """
+
+    def __init__(
+        self, folder: Path, *, proxy: str | None = None, ca: Path | None = None, mirror: str | None = None
+    ) -> None:
         self.folder = folder
         self.proxy = proxy
         self.ca = ca
-        self.environment = {"HTTPS_PROXY": proxy, "SSL_CERT_FILE": str(ca)}
+        self.mirror = mirror
+        self.environment = {"HTTPS_PROXY": proxy, "SSL_CERT_FILE": str(ca)} if proxy else {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -49,7 +55,8 @@ class Machine:
 
     @cached_property
     def dockerd(self) -> Dockerd:
-        return self._stack.enter_context(dockerd(self.folder / "dockerd", **self.environment))
+        settings = {"registry-mirrors": [f"http://{self.mirror}"]} if self.mirror else {}
+        return self._stack.enter_context(dockerd(self.folder / "dockerd", settings, **self.environment))
 
     @cached_property
     def containerd(self) -> Containerd:
@@ -88,6 +95,10 @@ class Driver(ABC):
     def holds(self, image: Image | MultiArch) -> set[str]:
         """What a pull must give: here, everything, of every architecture."""
         return set(parts(image))
+
+    def called(self, name: str) -> str:
+        """What it has to call an image of a registry other than Docker Hub."""
+        return name
 
     def forget(self) -> None:  # noqa: B027 - most pull into a new folder each time
         """What it pulled: the next pull asks the proxy for all of it."""

@@ -29,7 +29,7 @@ class Oras(Driver):
 
     def __init__(self, machine: Machine, user: str) -> None:
         super().__init__(machine, user)
-        variables = {"HTTPS_PROXY": machine.proxy, "REQUESTS_CA_BUNDLE": str(machine.ca)}
+        variables = {"HTTPS_PROXY": str(machine.proxy), "REQUESTS_CA_BUNDLE": str(machine.ca)}
         # The tests' token server is on loopback, where Go programs use no proxy by themselves.
         self._environment = clean_env(self.home, NO_PROXY="127.0.0.1", **variables)
         self._pulled = 0

@@ -44,6 +44,9 @@ class PullThrough(Driver):
         with self._cache_of(host) as connection:
             return set(read_whole(connection, repository, reference))
 
+    def remote(self, host: str) -> str:
+        return f"https://{'registry-1.docker.io' if host == 'docker.io' else host}"
+
     def login(self, login: Login) -> None:
         self._login = login
 
@@ -57,7 +60,7 @@ class PullThrough(Driver):
     @contextmanager
     def _cache_of(self, host: str) -> Iterator[HTTPConnection]:
         self._started += 1
-        remote = {"remoteurl": f"https://{'registry-1.docker.io' if host == 'docker.io' else host}"}
+        remote = {"remoteurl": self.remote(host)}
         if self._login:
             remote |= {"username": self._login.user, "password": self._login.password}
         folder, environment = self.home / str(self._started), self.machine.environment
