@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPSConnection
@@ -88,10 +89,16 @@ def farm(folder: Path, authority: Authority, mirror: RealRegistry, drivers: Sequ
         }
         whole = loop.enter(FakeRegistry())
         direct = Sandbox(folder / "direct", ca=authority.file)
-        own = {}
-        for number, name in enumerate(names):
+
+        def keep(number: int, name: str) -> Image:
             secret = make_image(folder / "secrets" / name, seed=600 + number)
             fill(direct, private, secret, f"team/{name}:1.0", f"--dest-creds={LOGIN.user}:{LOGIN.password}")
+            return secret
+
+        with ThreadPoolExecutor() as pool:
+            secrets = list(pool.map(keep, range(len(names)), names))
+        own = {}
+        for number, (name, secret) in enumerate(zip(names, secrets, strict=True)):
             broken = make_image(folder / "broken" / name, seed=700 + number, layer_sizes=(1_000_000,))
             breaking = loop.enter(FakeRegistry())
             for each in breaking, whole:
