@@ -87,8 +87,9 @@ def test_buildkit_in_dockerd(app: Image, proxy: Proxy, tmp_path: Path) -> None:
     context.mkdir()
     (context / "Dockerfile").write_text(f"FROM {APP}\nRUN echo built > /made\n")
     since = len(proxy.log)
-    environment = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(proxy.ca), "DOCKER_BUILDKIT": "1"}
-    with dockerd(tmp_path / "docker", **environment) as docker:
+    with dockerd(
+        tmp_path / "docker", HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(proxy.ca), DOCKER_BUILDKIT="1"
+    ) as docker:
         docker.cli("build", "--network=host", "--tag=built", str(context))
         layers = docker.cli("image", "inspect", "--format", "{{len .RootFS.Layers}}", "built").stdout
     assert int(layers) == len(app.layers) + 1
