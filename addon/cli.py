@@ -10,11 +10,11 @@ import click
 from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
+from addon.commands.names import mirror_tls
 from addon.commands.trust import trust
 from addon.doors.listening import ListenError, address
 from addon.serve import Ports, serve
 from addon.service import Service, StartError
-from ca.authority import AuthorityError, dns_name
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -27,18 +27,6 @@ class _Address(click.ParamType[tuple[str, int]]):
             return address(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-class _DnsName(click.ParamType[str]):
-    """A name that a certificate of the CA can be for."""
-
-    name = "name"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return dns_name(value)
-        except AuthorityError as error:
-            self.fail(f"{error}; no certificate of this CA can be for an address", param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,14 +50,7 @@ def main() -> None:
     type=_Address(),
     help="Where clients that name mirrortap as a registry mirror connect.  [default: nowhere]",
 )
-@click.option(
-    "--mirror-tls",
-    "mirror_names",
-    type=_DnsName(),
-    multiple=True,
-    metavar="NAME",
-    help="A DNS name of the mirror, which then speaks https. May be given several times.",
-)
+@mirror_tls
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -43,9 +43,9 @@ class Exchange:
     async def answer(self) -> web.StreamResponse:
         """Sends the answer, whatever it is."""
         try:
+            self._look_at_head()
             if page := self._own_page():
                 return await self._send(page)
-            self._look_at_head()
             with self._visitor.waiting():
                 await self._log_in()
             self._look_at_method()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, web
@@ -14,7 +12,7 @@ from addon.body import BodyCut, SparedBody
 from addon.doors.visitors import SERVER
 
 if TYPE_CHECKING:
-    from addon.body import Body, FileSlice
+    from addon.body import Body
     from addon.doors.visitors import Visitor
     from addon.reply import Reply
 
@@ -61,7 +59,7 @@ class Sending:
         plain = not response.chunked and transport is not None and transport.get_extra_info("sslcontext") is None
         while True:
             while plain and isinstance(body, SparedBody) and (at_hand := body.at_hand()):
-                count = await self._by_kernel(at_hand)
+                count = await self._visitor.send_file(at_hand)
                 body.sent(count)
                 self.sent += count
                 if count < at_hand.count:
@@ -73,21 +71,6 @@ class Sending:
                 return
             await response.write(piece)
             self.sent += len(piece)
-
-    async def _by_kernel(self, part: FileSlice) -> int:
-        """Bytes sent: all of them, unless something failed."""
-        transport = self._request.transport
-        if transport is None:
-            return 0
-        os.lseek(part.fd, part.offset, os.SEEK_SET)
-        with io.FileIO(part.fd, closefd=False) as file:
-            try:
-                return await asyncio.get_running_loop().sendfile(
-                    transport, file, part.offset, part.count, fallback=False
-                )
-            except (OSError, RuntimeError):
-                # asyncio leaves the position where it came to.
-                return os.lseek(part.fd, 0, os.SEEK_CUR) - part.offset
 
 
 def _headers(reply: Reply) -> CIMultiDict[str]:

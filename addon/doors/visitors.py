@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import socket
 import struct
 import time
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
     from aiohttp.web import BaseRequest, StreamResponse
 
+    from addon.body import FileSlice
     from addon.config.model import Admission
 
 MAX_HEAD = 64 << 10
@@ -72,6 +75,7 @@ class Visitor(RequestHandler):
         self._asked = False  # something that is not answered yet
         self._at_work = False
         self._body: StreamReader = EMPTY_PAYLOAD
+        self._sending: asyncio.Future[int] | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._moved, self._since = (0, 0), 0.0
 
@@ -113,6 +117,27 @@ class Visitor(RequestHandler):
         """What it asked for has been written."""
         self._asked = False
 
+    async def send_file(self, part: FileSlice) -> int:
+        """Has the kernel send it over plain TCP. Bytes sent: all of them, unless something failed."""
+        if self.transport is None:
+            return 0
+        os.lseek(part.fd, part.offset, os.SEEK_SET)
+        with io.FileIO(part.fd, closefd=False) as file:
+            sending = asyncio.get_running_loop().sendfile(self.transport, file, part.offset, part.count, fallback=False)
+            self._sending = asyncio.ensure_future(sending)
+            try:
+                return await self._sending
+            except (OSError, RuntimeError):
+                # asyncio leaves the position where it came to.
+                return os.lseek(part.fd, 0, os.SEEK_CUR) - part.offset
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task and task.cancelling():
+                    raise
+                return 0  # by `abort`
+            finally:
+                self._sending = None
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Meanwhile it waits for us, and not we for it."""
@@ -125,6 +150,9 @@ class Visitor(RequestHandler):
     def abort(self, why: str, *, reset: bool = False) -> None:
         """Ends the connection at once. `reset`: what has no length of its own must not look complete by that."""
         self.cut = self.cut or why
+        if self._sending:
+            # First: asyncio would go on watching the closed descriptor, which another connection gets.
+            self._sending.cancel()
         if self.transport:
             if reset:
                 # RFC 9112, 6.3: the mere end of the connection would be that of the body.

@@ -502,7 +502,9 @@ def test_heads_that_are_too_long(origin: FakeRegistry, start: Start) -> None:
         b"GET / HTTP/1.1\r\n" + b"".join(b"a%d: %s\r\n" % (i, b"a" * 8000) for i in range(100)),
     ):
         assert raw(mirror, head[:69_999]) == (431, "UNSUPPORTED")
-    head = b"GET / HTTP/1.1\r\n" + b"".join(b"a%d: %s\r\n" % (i, b"a" * 8000) for i in range(9))
+    head = b"GET / HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n" + b"".join(
+        b"a%d: %s\r\n" % (i, b"a" * 8000) for i in range(9)
+    )
     assert raw(mirror, head + b"\r\n") == (431, "UNSUPPORTED")
     assert mirror.get("/v2/", {f"a{i}": "a" * 8000 for i in range(7)}).status == 200
 

@@ -108,7 +108,8 @@ def farm(folder: Path, authority: Authority, mirror: RealRegistry, drivers: Sequ
             cut = breaking.inject(Truncate(300_000), kind="blob", method="GET", path=layer, times=1)
             tables[f"{name}.example"] = {"mirrors": [breaking.endpoint, whole.endpoint], "fallback": False}
             own[name] = Own(secret, broken, cut)
-        with serve(folder / "proxy", toml(tables), *MIRROR) as proxy:
+        # Tags are believed for long: one that is in the cache could be shown to anybody.
+        with serve(folder / "proxy", toml(tables, {"tag-ttl": "1h"}), *MIRROR) as proxy:
             # Go programs reach loopback past any proxy, so they meet the token server's own certificate.
             bundle = write_bundle(folder / "bundle.pem", proxy.ca, authority.file)
             with (

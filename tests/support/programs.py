@@ -126,13 +126,16 @@ class Dockerd:
 
 
 @contextmanager
-def dockerd(folder: Path, daemon_json: Mapping[str, Any] | None = None, **env: str) -> Iterator[Dockerd]:
-    """With no rights over this machine's network: it can pull, push, and build with `--network host`."""
+def dockerd(folder: Path, *, settings: Mapping[str, Any] | None = None, **env: str) -> Iterator[Dockerd]:
+    """With no rights over this machine's network: it can pull, push, and build with `--network host`.
+
+    `settings` are those of its daemon.json.
+    """
     require("dockerd", "docker", "containerd", "runc")
     folder.mkdir(parents=True, exist_ok=True)
     socket = folder / "docker.sock"
-    settings = folder / "daemon.json"
-    settings.write_text(json.dumps(daemon_json or {}))
+    settings_file = folder / "daemon.json"
+    settings_file.write_text(json.dumps(settings or {}))
     environment = clean_env(folder / "home", **env)
     argv = [
         "dockerd",
@@ -142,7 +145,7 @@ def dockerd(folder: Path, daemon_json: Mapping[str, Any] | None = None, **env: s
         f"--exec-root={folder / 'exec'}",
         f"--pidfile={folder / 'docker.pid'}",
         f"--host=unix://{socket}",
-        f"--config-file={settings}",
+        f"--config-file={settings_file}",
         "--bridge=none",
         "--iptables=false",
         "--ip6tables=false",

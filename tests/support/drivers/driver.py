@@ -56,7 +56,7 @@ class Machine:
     @cached_property
     def dockerd(self) -> Dockerd:
         settings = {"registry-mirrors": [f"http://{self.mirror}"]} if self.mirror else {}
-        return self._stack.enter_context(dockerd(self.folder / "dockerd", settings, **self.environment))
+        return self._stack.enter_context(dockerd(self.folder / "dockerd", settings=settings, **self.environment))
 
     @cached_property
     def containerd(self) -> Containerd:
