@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from addon.upstream.response import EndpointError
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from addon.oci import Digest
 
 CHUNK = 1 << 20  # bytes; 64 KiB chunks cost three times the CPU
+# Bytes that are taken to be in the page cache when the last of them is: half of what the kernel reads ahead.
+_STRETCH = 64 << 10
+# Bytes that the kernel is told to send at once: what was in the page cache may leave it while they are sent.
+_AT_ONCE = 4 << 20
 
 
 class BodyCut(Exception):
@@ -39,6 +44,15 @@ class Growth(Protocol):
 
     async def grown(self, offset: int) -> int:
         """How far the file may be read, as soon as that is beyond `offset` or the file is finished. Raises BodyCut."""
+
+
+@dataclass(frozen=True)
+class FileSlice:
+    """`count` bytes of an open file from `offset` on, which the kernel can send without waiting for the disk."""
+
+    fd: int
+    offset: int
+    count: int
 
 
 class FileBody:
@@ -68,6 +82,18 @@ class FileBody:
         self.offset += len(data)
         return data
 
+    def at_hand(self) -> FileSlice | None:
+        """What comes next, where that is complete and in the page cache: who sends it by itself then says `sent`."""
+        if self._growth or self.end is None:
+            return None
+        end, at_hand = min(self.end, self.offset + _AT_ONCE), self.offset
+        while at_hand < end and _is_cached(self._fd, min(at_hand + _STRETCH, end) - 1):
+            at_hand = min(at_hand + _STRETCH, end)
+        return FileSlice(self._fd, self.offset, at_hand - self.offset) if at_hand > self.offset else None
+
+    def sent(self, count: int) -> None:
+        self.offset += count
+
     async def _read_waiting(self, size: int) -> bytes:
         try:
             return await asyncio.to_thread(os.pread, self._fd, size, self.offset)
@@ -88,6 +114,14 @@ def _read_cached(fd: int, size: int, offset: int) -> bytes:
     return bytes(memoryview(buffer)[:count])
 
 
+def _is_cached(fd: int, offset: int) -> bool:
+    """Whether the byte there can be read without waiting for the disk."""
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:
+        return False
+
+
 class SparedBody:
     """A file's slice, whose rest comes from `spare(start, end)` should the cache fail."""
 
@@ -103,6 +137,13 @@ class SparedBody:
             await self._file.close()
             self._body = await self._spare(self._file.offset, self._file.end)
             return await self._body.read()
+
+    def at_hand(self) -> FileSlice | None:
+        """As FileBody's; None once the cache has failed."""
+        return self._file.at_hand() if self._body is self._file else None
+
+    def sent(self, count: int) -> None:
+        self._file.sent(count)
 
     async def close(self) -> None:
         await self._body.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import click
 from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
+from addon.commands.names import mirror_tls
 from addon.commands.trust import trust
-from addon.doors.listening import ListenError
-from addon.serve import serve
+from addon.doors.listening import ListenError, address
+from addon.serve import Ports, serve
 from addon.service import Service, StartError
 
 
@@ -23,10 +23,10 @@ class _Address(click.ParamType[tuple[str, int]]):
     name = "host:port"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):([0-9]{1,5})", value)
-        if not match or int(match[3]) > 65535:
-            self.fail(f"{value!r} is not HOST:PORT, like 127.0.0.1:3128 or [::1]:3128", param, ctx)
-        return match[1] or match[2], int(match[3])
+        try:
+            return address(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +46,12 @@ def main() -> None:
 )
 @click.option("--listen", type=_Address(), default="127.0.0.1:3128", show_default=True, help="Where builders connect.")
 @click.option(
+    "--mirror-listen",
+    type=_Address(),
+    help="Where clients that name mirrortap as a registry mirror connect.  [default: nowhere]",
+)
+@mirror_tls
+@click.option(
     "--data",
     type=click.Path(path_type=Path),
     help="Folder of the CA and the cache.  [default: XDG data home]",
@@ -60,11 +66,20 @@ def main() -> None:
 )
 @click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
 def serve_command(
-    configs: tuple[Path, ...], listen: tuple[str, int], data: Path | None, workers: int, offline: bool
+    configs: tuple[Path, ...],
+    listen: tuple[str, int],
+    mirror_listen: tuple[str, int] | None,
+    mirror_names: tuple[str, ...],
+    data: Path | None,
+    workers: int,
+    offline: bool,
 ) -> None:
     """Run the proxy until SIGTERM."""
+    if mirror_names and not mirror_listen:
+        raise click.UsageError("--mirror-tls is about the port of --mirror-listen: give that, too")
     try:
-        serve(Service(configs, data, offline=offline), *listen, workers)
+        service = Service(configs, data, offline=offline, own_names=mirror_names)
+        serve(service, Ports(listen, mirror_listen, mirror_names), workers)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

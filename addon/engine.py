@@ -111,6 +111,8 @@ class Engine:
             except NotFound as missing:
                 attempts += missing.attempts
         if origin := routing.refusing(attempts):
+            if request.anonymous:
+                raise routing.withheld(asked, request.rule.registry, attempts)
             return await self._as_client(request, asked, origin, attempts)
         if not attempts and not request.rule.offline:
             raise routing.unanswerable(asked, request.rule)

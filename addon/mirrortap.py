@@ -3,6 +3,8 @@
 --set mirrortap_config=FILE   mirrors and registries (default: built in); may be given several times
 --set mirrortap_data=DIR      the CA and the cache (default: the XDG data home)
 --set mirrortap_offline=true  serve what is cached and connect to nothing
+--set mirrortap_mirror_listen=HOST:PORT  where clients that name it as a registry mirror connect (default: nowhere)
+--set mirrortap_mirror_tls=NAME  a DNS name of the mirror, which then speaks https; may be given several times
 """
 
 from __future__ import annotations
@@ -18,47 +20,64 @@ from mitmproxy import ctx, exceptions
 if (_root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.append(_root)
 
+from addon.doors.closing import Closing
+from addon.doors.listening import ListenError, address, bind
+from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
 from addon.service import Service, StartError
+from ca.authority import AuthorityError, dns_name
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
 
 
 class Mirrortap:
-    """Reads mitmproxy's options and hangs the proxy door in."""
+    """Reads mitmproxy's options and hangs the doors in."""
 
     def __init__(self) -> None:
-        self._door: ProxyDoor | None = None
+        self.addons: list[ProxyDoor | MirrorDoor | Closing] = []
+        """mitmproxy passes its hooks on to these."""
 
     def load(self, loader: Loader) -> None:
         loader.add_option("mirrortap_config", Sequence[str], [], "The configuration files.")
         loader.add_option("mirrortap_data", str, "", "The folder of the CA and the cache.")
         loader.add_option("mirrortap_offline", bool, False, "Serve what is cached and connect to nothing.")
+        loader.add_option("mirrortap_mirror_listen", str, "", "HOST:PORT of the registry mirror.")
+        loader.add_option("mirrortap_mirror_tls", Sequence[str], [], "DNS names of the mirror, for https.")
 
     def configure(self, updated: set[str]) -> None:
-        if not updated & {"mirrortap_config", "mirrortap_data", "mirrortap_offline"}:
+        if not any(option.startswith("mirrortap_") for option in updated):
             return
-        if self._door:
+        if self.addons:
             raise exceptions.OptionsError("mirrortap reads its options once: restart to change them")
-        config, data, offline = (
-            ctx.options.mirrortap_config,
-            ctx.options.mirrortap_data,
-            ctx.options.mirrortap_offline,
-        )
         try:
-            service = Service([Path(each) for each in config], Path(data) if data else None, offline=offline)
-        except StartError as error:
+            doors = _doors()
+        except (StartError, ListenError, ValueError) as error:
             # mitmproxy would log a traceback and, in mitmweb, go on without us.
             print(f"mirrortap: {error}", file=sys.stderr)
             sys.exit(2)
-        self._door = ProxyDoor(service)
-        ctx.master.addons.register(self._door)
+        self.addons = doors
+        for door in doors:
+            ctx.master.addons.register(door)
 
-    @property
-    def addons(self) -> list[ProxyDoor]:
-        """mitmproxy passes its hooks on to these."""
-        return [self._door] if self._door else []
+
+def _doors() -> list[ProxyDoor | MirrorDoor | Closing]:
+    """What the options ask for. Raises StartError, ListenError, and ValueError for an option that is wrong."""
+    options = ctx.options
+    try:
+        names = tuple(dns_name(name) for name in options.mirrortap_mirror_tls)
+    except AuthorityError as error:
+        raise ValueError(f"mirrortap_mirror_tls: {error}; no certificate of this CA can be for an address") from None
+    if names and not options.mirrortap_mirror_listen:
+        raise ValueError("mirrortap_mirror_tls is about the port of mirrortap_mirror_listen: set that, too")
+    at = address(options.mirrortap_mirror_listen) if options.mirrortap_mirror_listen else None
+    configs = [Path(each) for each in options.mirrortap_config]
+    data = Path(options.mirrortap_data) if options.mirrortap_data else None
+    service = Service(configs, data, offline=options.mirrortap_offline, own_names=names)
+    doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
+    if at:
+        doors.append(MirrorDoor(service, bind(*at, "mirrortap_mirror_listen"), names))
+    return [*doors, Closing(service, doors)]
 
 
 addons = [Mirrortap()]

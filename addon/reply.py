@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from addon.oci import Digest, OciError
 
 API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
+# Of a registry's 5xx, Go programs show people the status and its reason alone.
+OFFLINE_STATUS, OFFLINE_REASON = 504, "mirrortap is offline"
 # Of one connection only (RFC 9110, 7.6.1), so never carried from one side to the other.
 _HOP_BY_HOP = frozenset(
     (
@@ -34,13 +36,17 @@ _HOP_BY_HOP = frozenset(
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks of a registry. `target` is the path with the query, as the client wrote it."""
+    """What a client asks of a registry. `target` is the path with the query, as the client wrote it.
+
+    `anonymous`: the client has no credential for the registry, and nothing to gain from an answer that asks for one.
+    """
 
     rule: Rule
     method: str
     target: str
     headers: tuple[tuple[str, str], ...]
     body: AsyncIterator[bytes] | None = None
+    anonymous: bool = False
 
     def header(self, name: str) -> str | None:
         """The first value of a header; `name` in lower case."""

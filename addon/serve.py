@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mitmproxy.addons.core import Core
@@ -16,7 +17,9 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from addon import welcome
+from addon.doors.closing import Closing
 from addon.doors.listening import bind, listen
+from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
 from addon.workers import supervise
 
@@ -40,32 +43,60 @@ class _Start:
         self._up()
 
 
-def serve(service: Service, host: str, port: int, workers: int) -> None:
+@dataclass(frozen=True)
+class Ports:
+    """Where to listen (host and port): for clients with a proxy and, where asked for, for those with a mirror.
+
+    `mirror_names`: the DNS names that the mirror shows a certificate for; plain http without any.
+    """
+
+    proxy: tuple[str, int]
+    mirror: tuple[str, int] | None = None
+    mirror_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """What is listened on."""
+
+    proxy: Sequence[Listener]
+    mirror: Sequence[Listener]
+    mirror_names: tuple[str, ...]
+
+    def close(self) -> None:
+        for listener in (*self.proxy, *self.mirror):
+            listener.close()
+
+
+def serve(service: Service, ports: Ports, workers: int) -> None:
     """Serves until SIGTERM or SIGINT, in this process or, if more than one are asked for, in `workers` forks of it.
 
     Raises ListenError, and StartError when no worker comes up.
     """
     _log_to_stderr()
-    listeners = bind(host, port)
+    proxy = bind(*ports.proxy, "--listen")
+    mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
+    bound = _Bound(proxy, mirror, ports.mirror_names)
 
     def greet() -> None:
-        host, port, *_ = listeners[0].getsockname()
-        print(welcome.text(service, host, port), flush=True)
+        at = _address(proxy)
+        print(welcome.text(service, *at, _address(mirror) if mirror else None, ports.mirror_names), flush=True)
 
     def work(worker: Worker) -> None:
         _log_to_stderr(f"worker {worker.number} ")
         service.after_fork()
-        asyncio.run(_serve(service, listeners, lambda: _begin(worker), worker.lifeline))
-
-    def close() -> None:
-        for listener in listeners:
-            listener.close()
+        asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline))
 
     if workers == 1:
-        asyncio.run(_serve(service, listeners, greet))
+        asyncio.run(_serve(service, bound, greet))
     else:
         service.before_fork()
-        supervise(workers, work, ready=greet, stopping=close, look=service.look)
+        supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
+
+
+def _address(listeners: Sequence[Listener]) -> tuple[str, int]:
+    host, port, *_ = listeners[0].getsockname()
+    return host, port
 
 
 def _begin(worker: Worker) -> None:
@@ -73,15 +104,16 @@ def _begin(worker: Worker) -> None:
     worker.up()
 
 
-async def _serve(
-    service: Service, listeners: Sequence[Listener], up: Callable[[], None], lifeline: int | None = None
-) -> None:
+async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeline: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
     master = Master(Options())
     proxyserver = Proxyserver()
-    # The door first, as scripts are: it must see a connection before mitmproxy's own NextLayer does.
-    master.addons.add(Core(), ProxyDoor(service), NextLayer(), proxyserver, _Start(up))
-    await listen(proxyserver, listeners)
+    doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
+    if bound.mirror:
+        doors.append(MirrorDoor(service, bound.mirror, bound.mirror_names))
+    # The doors first, as scripts are: the proxy's must see a connection before mitmproxy's own NextLayer does.
+    master.addons.add(Core(), *doors, Closing(service, doors), NextLayer(), proxyserver, _Start(up))
+    await listen(proxyserver, bound.proxy)
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, master.shutdown)

@@ -48,10 +48,18 @@ class StartError(Exception):
 class Service:
     """The CA, the cache and the engine of one data folder."""
 
-    def __init__(self, config_files: Sequence[Path] = (), data: Path | None = None, *, offline: bool = False) -> None:
+    def __init__(
+        self,
+        config_files: Sequence[Path] = (),
+        data: Path | None = None,
+        *,
+        offline: bool = False,
+        own_names: Sequence[str] = (),
+    ) -> None:
         """Reads the configuration (built in when there is no file) and opens the data folder (XDG when None).
 
-        Raises StartError. `offline`: nothing is connected to, whatever the configuration says.
+        Raises StartError. `offline`: nothing is connected to, whatever the configuration says. `own_names`: DNS names
+        that the CA must have certificates for besides the registries'.
         """
         data = data or default_data()
 
@@ -59,6 +67,7 @@ class Service:
             config = load(config_files)
             return config.taken_offline() if offline else config
 
+        self._own_names = tuple(own_names)
         try:
             self._watch = Watch(read, config_files)
             self._current = Current(self._watch.config)
@@ -75,15 +84,19 @@ class Service:
     def _adopt(self, config: Config) -> None:
         """Takes another configuration into use as a whole. Raises ConfigError. Not for the event loop."""
         try:
-            self._renewal.change(config.certificate_names(), config.lives)
+            self._renewal.change(self._names(config), config.lives)
         except AuthorityError as error:
             raise ConfigError(f"{', '.join(map(str, config.sources))}: {error}") from None
         self._current.replace(config)
 
+    def _names(self, config: Config) -> list[str]:
+        """Those that the CA must have certificates for."""
+        return [*config.certificate_names(), *self._own_names]
+
     def _open(self, data: Path) -> None:
         lock = _lock(data)
         try:
-            self._renewal = Renewal(data / "ca", self.config.certificate_names(), self.config.lives)
+            self._renewal = Renewal(data / "ca", self._names(self.config), self.config.lives)
             self.cache = data / "cache"
             self._fingerprints = Fingerprints.open(data / "fingerprints.key")
             self._open_cache()

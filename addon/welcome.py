@@ -9,14 +9,24 @@ from addon.config import wellknown
 from addon.upstream import routing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from addon.config.model import Config, Rule
     from addon.service import Service
 
+# Of all interfaces.
+_ALL = ("", "0.0.0.0", "::")
 
-def text(service: Service, host: str, port: int) -> str:
-    """For people, and for scripts that wait for the line with `listening on`."""
+
+def text(
+    service: Service, host: str, port: int, mirror: tuple[str, int] | None = None, mirror_names: Sequence[str] = ()
+) -> str:
+    """For people, and for scripts that wait for the line with `listening on`.
+
+    `mirror` is where the mirror door listens, if it does, and `mirror_names` are its names in TLS.
+    """
     config, authority = service.config, service.authority
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = f"http://{_place(host, port)}"
     rules = sorted(config.rules.values(), key=lambda rule: rule.pattern)
     width = max(len(rule.pattern) for rule in rules)
     others = [name for name in wellknown.registries() if name not in config.rules]
@@ -35,6 +45,7 @@ def text(service: Service, host: str, port: int) -> str:
         *(f"       WARNING {warning}" for warning in authority.warnings),
         "",
         *_builder(url, host),
+        *(_mirror(*mirror, mirror_names) if mirror else []),
     ]
     return "\n".join(lines)
 
@@ -58,7 +69,7 @@ def _others(config: Config) -> str:
 
 
 def _builder(url: str, host: str) -> list[str]:
-    if host in ("", "0.0.0.0", "::"):
+    if host in _ALL:
         url = f"http://{os.uname().nodename}:{url.rpartition(':')[2]}"
     return [
         "On a builder:",
@@ -66,3 +77,30 @@ def _builder(url: str, host: str) -> list[str]:
         f"  export HTTPS_PROXY={url}",
         "  export SSL_CERT_FILE=/tmp/mirrortap.crt",
     ]
+
+
+def _mirror(host: str, port: int, names: Sequence[str]) -> list[str]:
+    """What clients that have no proxy are told."""
+    scheme = "https" if names else "http"
+    listening = f"{scheme}://{_place(host, port)}"
+    if names:
+        host = names[0]
+    elif host in _ALL:
+        host = os.uname().nodename
+    place = _place(host, port)
+    insecure = "" if names else "\n    insecure = true"
+    return [
+        "",
+        f"The mirror is listening on {listening}",
+        "Where nothing can be told of a proxy:",
+        f'  dockerd, in /etc/docker/daemon.json:  {{"registry-mirrors": ["{scheme}://{place}"]}}',
+        "  containerd, in /etc/containerd/certs.d/_default/hosts.toml:",
+        f'    [host."{scheme}://{place}"]',
+        "  podman, in /etc/containers/registries.conf.d/mirrortap.conf, for docker.io:",
+        '    [[registry]]\n    location = "docker.io"\n    [[registry.mirror]]',
+        f'    location = "{place}/docker.io"{insecure}',
+    ]
+
+
+def _place(host: str, port: int) -> str:
+    return f"{f'[{host}]' if ':' in host else host}:{port}"

@@ -16,7 +16,7 @@ from addon.admission.logins import Logins, TooManyGuesses
 from addon.journal import Seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from addon.config.current import Current
@@ -28,6 +28,7 @@ log = logging.getLogger("mirrortap")
 _LINES = 60
 # Names that are looked up at once: those that hang must not take the threads that the cache needs.
 _LOOKUPS = 16
+_BASIC = 'Basic realm="mirrortap", charset="UTF-8"'
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class Gate:
     def leave(self, client: str) -> None:
         self._crowd.leave(client)
 
-    async def login(self, client: str, authorization: str | None, proxy: str) -> Refusal | None:
-        """What a client that has not logged in gets; `proxy` is where it reached us, as in http://USER@proxy."""
+    async def login(self, client: str, authorization: str | None, refusal: Callable[[str], Refusal]) -> Refusal | None:
+        """What a client that has not logged in gets: `refusal` says it in the door's own way (below)."""
         logins = self._current_logins()
         if logins is None:
             return None
@@ -106,12 +107,7 @@ class Gate:
         what = "does not know this user or password" if authorization else "wants a login"
         if authorization:
             self._impostors.warning("%s tried to log in with a wrong user or password", client)
-        return Refusal(
-            407,
-            f"mirrortap {what}; see HTTPS_PROXY=http://USER:PASSWORD@{proxy}",
-            f"mirrortap {what}: set HTTPS_PROXY=http://USER:PASSWORD@{proxy}, with special characters as %XX\n",
-            (("Proxy-Authenticate", 'Basic realm="mirrortap", charset="UTF-8"'),),
-        )
+        return refusal(what)
 
     async def way(self, client: str, host: str, port: int, own: Iterable[tuple[str, int]]) -> list[str] | Refusal:
         """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
@@ -157,6 +153,30 @@ class Gate:
             self._lookups, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def login_to_proxy(proxy: str) -> Callable[[str], Refusal]:
+    """A proxy's way to ask for a login; `proxy` is where the client reached us, as in http://USER@proxy."""
+
+    def refusal(what: str) -> Refusal:
+        return Refusal(
+            407,
+            f"mirrortap {what}; see HTTPS_PROXY=http://USER:PASSWORD@{proxy}",
+            f"mirrortap {what}: set HTTPS_PROXY=http://USER:PASSWORD@{proxy}, with special characters as %XX\n",
+            (("Proxy-Authenticate", _BASIC),),
+        )
+
+    return refusal
+
+
+def login_to_mirror(what: str) -> Refusal:
+    """A registry's way to ask for one."""
+    return Refusal(
+        401,
+        f"mirrortap {what}",
+        f"mirrortap {what}: log in to the mirror itself, as one of its proxy-users",
+        (("WWW-Authenticate", _BASIC),),
+    )
 
 
 def _is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from addon.commands.ca_show import described
+from addon.commands.names import mirror_tls
 from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.service import default_data
@@ -56,11 +57,17 @@ def ca() -> None:
 @ca.command("init")
 @_data
 @_config
+@mirror_tls
 @click.option("--root-key", type=click.Path(path_type=Path), help="Where the root's key goes, outside the folder.")
 @_passphrase_file
 @_encrypt
 def init_command(
-    data: Path | None, configs: tuple[Path, ...], root_key: Path | None, passphrase_file: Path | None, encrypt: bool
+    data: Path | None,
+    configs: tuple[Path, ...],
+    mirror_names: tuple[str, ...],
+    root_key: Path | None,
+    passphrase_file: Path | None,
+    encrypt: bool,
 ) -> None:
     """Make the CA, with its root's key kept apart or encrypted if that is asked for.
 
@@ -68,7 +75,7 @@ def init_command(
     """
     with _told():
         folder, place = _folder(data), KeyPlace(root_key, _new_passphrase(passphrase_file, encrypt))
-        holding = making.init(folder, *_wanted(configs), place)
+        holding = making.init(folder, *_wanted(configs, mirror_names), place)
         click.echo(f"Made a CA in {folder}")
         click.echo(f"  root SHA-256 {fingerprint(holding.root)}, until {holding.end:%Y-%m-%d}")
         _say_key(root_key or folder / files.ROOT_KEY, place, root_key is not None)
@@ -87,18 +94,23 @@ def show_command(data: Path | None) -> None:
 @ca.command("renew")
 @_data
 @_keep
+@mirror_tls
 @click.option("--root-key", type=_FILE, help="The root's key, when it is not in the folder.")
 @_passphrase_file
 def renew_command(
-    data: Path | None, configs: tuple[Path, ...], root_key: Path | None, passphrase_file: Path | None
+    data: Path | None,
+    configs: tuple[Path, ...],
+    mirror_names: tuple[str, ...],
+    root_key: Path | None,
+    passphrase_file: Path | None,
 ) -> None:
     """Issue another intermediate now. Builders need nothing, and a running proxy takes it within a minute."""
     with _told():
-        folder, (names, lives) = _folder(data), _wanted(configs)
+        folder, (names, lives) = _folder(data), _wanted(configs, mirror_names)
         holding = _unlocked(
             root_key,
             passphrase_file,
-            lambda place: renewing.renew(folder, names, lives, place, keep=not configs),
+            lambda place: renewing.renew(folder, names, lives, place, keep=not (configs or mirror_names)),
         )
         _say_intermediate(holding)
         click.echo("Builders need nothing; a running proxy takes it within a minute.")
@@ -107,6 +119,7 @@ def renew_command(
 @ca.command("rotate")
 @_data
 @_keep
+@mirror_tls
 @click.option("--switch", "step", flag_value="switch", help="Let the new root sign.")
 @click.option("--finish", "step", flag_value="finish", help="Remove the old root, after the switch.")
 @click.option("--abort", "step", flag_value="abort", help="Remove the new root, before the switch.")
@@ -116,6 +129,7 @@ def renew_command(
 def rotate_command(
     data: Path | None,
     configs: tuple[Path, ...],
+    mirror_names: tuple[str, ...],
     step: str | None,
     root_key: Path | None,
     passphrase_file: Path | None,
@@ -125,7 +139,7 @@ def rotate_command(
     with _told():
         folder = _folder(data)
         if step == "switch":
-            _switch(folder, configs, root_key, passphrase_file)
+            _switch(folder, configs, mirror_names, root_key, passphrase_file)
         elif step == "finish":
             click.echo(f"Removed the old root, SHA-256 {rotation.finish(folder)}")
             click.echo("Next: remove it from the builders, and its key from wherever else it is kept.")
@@ -148,6 +162,7 @@ def rotate_command(
 @ca.command("import")
 @_data
 @_config
+@mirror_tls
 @click.option("--certificate", required=True, type=_FILE, help="The CA certificate, and what is above it, in PEM.")
 @click.option("--key", required=True, type=_FILE, help="Its key.")
 @click.option("--root", type=_FILE, help="What is above it, up to the root, when that is in another file.")
@@ -155,6 +170,7 @@ def rotate_command(
 def import_command(
     data: Path | None,
     configs: tuple[Path, ...],
+    mirror_names: tuple[str, ...],
     certificate: Path,
     key: Path,
     root: Path | None,
@@ -165,7 +181,7 @@ def import_command(
     If it permits, an intermediate of our own for the intercepted hosts alone is issued below it.
     """
     with _told():
-        folder, (names, lives) = _folder(data), _wanted(configs)
+        folder, (names, lives) = _folder(data), _wanted(configs, mirror_names)
         holding = _unlocked(
             key,
             passphrase_file,
@@ -189,12 +205,18 @@ def import_command(
         click.echo("Builders that trust this root need nothing.")
 
 
-def _switch(folder: Path, configs: tuple[Path, ...], root_key: Path | None, passphrase_file: Path | None) -> None:
-    names, lives = _wanted(configs)
+def _switch(
+    folder: Path,
+    configs: tuple[Path, ...],
+    mirror_names: tuple[str, ...],
+    root_key: Path | None,
+    passphrase_file: Path | None,
+) -> None:
+    names, lives = _wanted(configs, mirror_names)
     holding = _unlocked(
         root_key,
         passphrase_file,
-        lambda place: rotation.switch(folder, names, lives, place, keep=not configs),
+        lambda place: rotation.switch(folder, names, lives, place, keep=not (configs or mirror_names)),
     )
     assert holding.old_root
     click.echo(
@@ -211,11 +233,11 @@ def _folder(data: Path | None) -> Path:
     return (data or default_data()) / "ca"
 
 
-def _wanted(configs: Sequence[Path]) -> tuple[tuple[str, ...], Lives]:
-    """The hosts that the configuration has certificates for, and how long these live. Raises ConfigError."""
+def _wanted(configs: Sequence[Path], mirror_names: Sequence[str]) -> tuple[tuple[str, ...], Lives]:
+    """The hosts that the proxy has certificates for, and how long these live. Raises ConfigError."""
     read = load(configs)
     lives = Lives(timedelta(seconds=read.lives.leaf), timedelta(seconds=read.lives.intermediate))
-    return subtrees(read.certificate_names()), lives
+    return subtrees([*read.certificate_names(), *mirror_names]), lives
 
 
 def _new_passphrase(file: Path | None, ask: bool) -> bytes | None:

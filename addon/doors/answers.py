@@ -9,13 +9,11 @@ from mitmproxy import http
 from mitmproxy.net.http.status_codes import RESPONSES
 
 from addon.doors.streaming import StreamedResponse
+from addon.reply import OFFLINE_REASON, OFFLINE_STATUS
 
 if TYPE_CHECKING:
     from addon.admission.gate import Refusal
     from addon.reply import Reply
-
-# Of a refused CONNECT, and of a registry's 5xx, Go programs show people this alone.
-_OFFLINE_STATUS, _OFFLINE_REASON = 504, "mirrortap is offline"
 
 
 class RegistryResponse(StreamedResponse):
@@ -53,15 +51,15 @@ def of_reply(reply: Reply, method: str) -> RegistryResponse:
 def offline(request: http.Request) -> http.Response:
     host = f"{request.host}:{request.port}"
     text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
-    response = page(request, _OFFLINE_STATUS, text)
+    response = page(request, OFFLINE_STATUS, text)
     name_offline(response)
     return response
 
 
 def name_offline(response: http.Response) -> None:
     """Has a 504 say why in its reason."""
-    if response.status_code == _OFFLINE_STATUS:
-        response.reason = _OFFLINE_REASON
+    if response.status_code == OFFLINE_STATUS:
+        response.reason = OFFLINE_REASON
 
 
 def refused(request: http.Request, refusal: Refusal) -> http.Response:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from OpenSSL import SSL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ca.authority import Authority, Leaf
 
 # HTTP/2 inside mitmproxy costs three times the CPU for a blob.
@@ -16,8 +18,8 @@ _ALPN = b"http/1.1"
 _MOST = 1000
 
 
-class _Shown(NamedTuple):
-    context: SSL.Context
+class _Shown[C](NamedTuple):
+    context: C
     leaf: Leaf
     renewal: datetime
 
@@ -27,19 +29,16 @@ class _Shown(NamedTuple):
         return in_time and self.leaf.chain == authority.chain
 
 
-class Leaves:
-    """Connections in the accepting state, for the hosts that the authority may issue leaves for."""
+class Contexts[C]:
+    """Contexts for the hosts that the authority may issue leaves for, made by `serving`."""
 
-    def __init__(self) -> None:
-        self._shown: dict[str, _Shown] = {}
+    def __init__(self, serving: Callable[[Leaf], C]) -> None:
+        self._serving = serving
+        self._shown: dict[str, _Shown[C]] = {}
 
-    def connection(self, authority: Authority, host: str) -> SSL.Connection:
-        """For a handshake with a client that asked for `host`. Raises ca.authority.AuthorityError."""
-        connection = SSL.Connection(self._context(authority, host.lower().rstrip(".")))
-        connection.set_accept_state()
-        return connection
-
-    def _context(self, authority: Authority, host: str) -> SSL.Context:
+    def of(self, authority: Authority, host: str) -> C:
+        """Raises ca.authority.AuthorityError."""
+        host = host.lower().rstrip(".")
         shown = self._shown.get(host)
         now = datetime.now(UTC)
         if shown is None or not shown.good(authority, now):
@@ -48,8 +47,21 @@ class Leaves:
             if len(self._shown) >= _MOST:
                 self._shown.pop(next(iter(self._shown)))
             # Renewed at two thirds of its life: long before a client could see it end.
-            shown = self._shown[host] = _Shown(_serving(leaf), leaf, now + (leaf.not_after - now) * 2 / 3)
+            shown = self._shown[host] = _Shown(self._serving(leaf), leaf, now + (leaf.not_after - now) * 2 / 3)
         return shown.context
+
+
+class Leaves:
+    """Connections in the accepting state, as mitmproxy takes them."""
+
+    def __init__(self) -> None:
+        self._contexts = Contexts(_serving)
+
+    def connection(self, authority: Authority, host: str) -> SSL.Connection:
+        """For a handshake with a client that asked for `host`. Raises ca.authority.AuthorityError."""
+        connection = SSL.Connection(self._contexts.of(authority, host))
+        connection.set_accept_state()
+        return connection
 
 
 def _serving(leaf: Leaf) -> SSL.Context:

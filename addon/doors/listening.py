@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,18 @@ class Listener(socket.socket):
         super().listen(QUEUE)
 
 
-def bind(host: str, port: int) -> list[Listener]:
+def address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, [IPV6]:PORT, or :PORT for all interfaces. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):([0-9]{1,5})", text)
+    if not match or int(match[3]) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, like 127.0.0.1:3128 or [::1]:3128")
+    return match[1] or match[2], int(match[3])
+
+
+def bind(host: str, port: int, option: str = "--listen") -> list[Listener]:
     """Listens on one port of every address of `host`, of all interfaces when it is "". Raises ListenError.
 
-    Port 0 is any free one, the same for all addresses.
+    Port 0 is any free one, the same for all addresses. `option` is what said so.
     """
     try:
         return _bind(host, port)
@@ -45,7 +54,7 @@ def bind(host: str, port: int) -> list[Listener]:
         number = getattr(error, "errno", 0)
         why = os.strerror(number) if number > 0 else "there is no such address"
         where = f"{f'[{host}]' if ':' in host else host}:{port}"
-        raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with --listen") from None
+        raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with {option}") from None
 
 
 def _bind(host: str, port: int) -> list[Listener]:

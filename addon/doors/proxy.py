@@ -16,7 +16,7 @@ from mitmproxy.proxy.layers import HttpLayer
 
 from addon import addresses, journal, oci
 from addon.admission import rules
-from addon.admission.gate import Refusal
+from addon.admission.gate import Refusal, login_to_proxy
 from addon.body import BodyCut
 from addon.doors import answers
 from addon.doors.answers import RegistryResponse
@@ -216,8 +216,8 @@ class ProxyDoor:
         request.headers.pop("Proxy-Authorization", None)
         found: list[str] | Refusal = []
         if request.method == "CONNECT" or request.host != ITSELF:
-            here = rules.place(*flow.client_conn.sockname[:2])
-            if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, here)):
+            ask = login_to_proxy(rules.place(*flow.client_conn.sockname[:2]))
+            if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, ask)):
                 return answers.refused(request, refusal)
             if rule is None and config.offline:
                 return answers.offline(request)
@@ -295,8 +295,8 @@ class ProxyDoor:
         if not self._busy:
             self._idle.set()
 
-    async def done(self) -> None:
-        """Stops listening, lets running transfers finish, then closes what is behind the door."""
+    async def close(self) -> None:
+        """Stops listening, and lets running transfers finish."""
         await _proxyserver().servers.update([])
         if self._busy:
             log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
@@ -306,7 +306,6 @@ class ProxyDoor:
                 await _sent()
         except TimeoutError:
             log.warning("%d transfers were cut", len(self._busy))
-        await self._service.close()
 
     def _own_page(self, request: http.Request) -> http.Response:
         if request.path == "/ca.crt":

@@ -1,4 +1,5 @@
-"""What is between a client and the origin alone: streamed through, with the client's own credential, never cached."""
+"""What is between a client and the origin alone: streamed through, never cached, with the client's own credential if it
+has one."""
 
 from __future__ import annotations
 
@@ -80,10 +81,43 @@ class Relay:
         if not request.rule.origins:
             message = f"{request.rule.registry} is served from mirrors only (fallback = false): it can be pulled from"
             raise OciError(403, "DENIED", message)
+        if request.anonymous:
+            return await self._pass_on_as_anybody(request)
         try:
             return await _passed_on(request, await self._to_origin(request))
         except EndpointError as error:
             raise OciError(502, "UNAVAILABLE", str(error)) from None
+
+    async def _pass_on_as_anybody(self, request: Request) -> Reply:
+        """What the origin says of a repository to anybody, or to the proxy's own credential. Raises OciError."""
+        repository, registry = oci.repository(request.target), request.rule.registry
+        start = f"/v2/{repository}/"
+        if not repository or not request.target.startswith(start) or not request.target.isascii():
+            path = ascii(request.target.partition("?")[0][:100])
+            raise OciError(404, "UNSUPPORTED", f"{path} is about no repository: a mirror has nothing else")
+        accept = [(name, value) for name, value in request.headers if name.lower() in ("accept", "range", "if-range")]
+        reasons = []
+        for origin in request.rule.origins:
+            try:
+                response = await self._upstream.pull(
+                    origin,
+                    request.method,
+                    repository,
+                    request.target.removeprefix(start),
+                    accept,
+                    registry=registry,
+                )
+            except EndpointError as error:
+                reasons.append(f"{origin.name}: {error}")
+                continue
+            if response.status in (401, 403):
+                await response.close()
+                raise routing.not_for_all(f"{registry}/{repository}", registry, [f"HTTP {response.status}"])
+            # A cookie may be the proxy's own session there.
+            headers = [(n, v) for n, v in reply.end_to_end(response.fields) if n.lower() != "set-cookie"]
+            content = await _unless_head(request, RelayedBody(response))
+            return Reply(response.status, tuple(headers), content, Served("passed on to", origin.name))
+        raise OciError(502, "UNAVAILABLE", "; ".join(reasons))
 
     async def _to_origin(self, request: Request, connect: float | None = None) -> Response:
         if not request.target.startswith("/") or not request.target.isascii():

@@ -10,6 +10,8 @@ from addon import oci
 from addon.oci import Blob, Digest, Manifest, OciError, Referrers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from addon.config.model import Endpoint, Rule
     from addon.upstream.reader import Reader
     from addon.upstream.response import Response
@@ -158,6 +160,30 @@ def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt])
         message = f"too many requests for {what}: {reasons}"
         return OciError(429, "TOOMANYREQUESTS", message, detail=tried, headers=headers)
     return OciError(502, "UNAVAILABLE", f"no endpoint could serve {what}: {reasons}", detail=tried)
+
+
+def withheld(asked: Manifest | Blob, registry: str, attempts: list[Attempt]) -> OciError:
+    """The error for what the origin refuses, for a client that cannot log in there."""
+    refusals = [a for a in attempts if a.endpoint.is_origin and a.verdict is Verdict.REFUSED]
+    if any(a.status in (401, 403) for a in refusals):
+        mark = "@" if isinstance(asked.reference, Digest) else ":"
+        return not_for_all(f"{registry}/{asked.repository}{mark}{asked.reference}", registry, map(str, attempts))
+    # Its answer counts, whatever is wrong with the mirrors.
+    return most_telling(asked, registry, refusals)
+
+
+def not_for_all(what: str, registry: str, reasons: Iterable[str]) -> OciError:
+    """The error for what needs a login at the origin, for a client that cannot log in there.
+
+    Not 401: a challenge would have the client log in here. With 403 it goes on to the next endpoint that it knows.
+    """
+    return OciError(
+        403,
+        "DENIED",
+        f"{what} is not for everybody ({'; '.join(reasons)}), and clients of this mirror cannot log in to {registry}:"
+        f' give mirrortap a credential of its own ([registry."{registry}".auth]), or write access = "open" there for'
+        " what is cached; or use mirrortap as a proxy, with the client's own login",
+    )
 
 
 def blocked(rule: Rule) -> OciError:

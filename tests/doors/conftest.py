@@ -12,11 +12,11 @@ from support.proxy import Proxy, serve
 if TYPE_CHECKING:
     from pathlib import Path
 
-Serve = Callable[[str], Proxy]
+Serve = Callable[..., Proxy]
 
 
 @pytest.fixture
 def start_proxy(tmp_path: Path) -> Iterator[Serve]:
-    """start_proxy(config): it runs until the test's end, where it must end well."""
+    """start_proxy(config, *options): it runs until the test's end, where it must end well."""
     with ExitStack() as stack:
-        yield lambda config: stack.enter_context(serve(tmp_path / "proxy", config))
+        yield lambda config, *options: stack.enter_context(serve(tmp_path / "proxy", config, *options))

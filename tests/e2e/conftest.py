@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.clients import Sandbox
-from support.images import Image, make_image
+from support.images import Image, MultiArch, make_image, make_index
 from support.programs import RealRegistry, docker_registry
 from support.proxy import Proxy, serve
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from support.certificates import Authority
 
 APP = "docker.io/library/app:1.0"
+MULTI = "docker.io/library/multi:1.0"
 
 Serve = Callable[[str], Proxy]
 Builder = Callable[..., Sandbox]
@@ -31,11 +32,18 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 @pytest.fixture(scope="session")
-def mirror(tmp_path_factory: pytest.TempPathFactory, app: Image) -> Iterator[RealRegistry]:
-    """A real registry, plain http, with the app. Shared: tests read it, and do not push or stop it."""
+def multi(tmp_path_factory: pytest.TempPathFactory) -> MultiArch:
+    return make_index(tmp_path_factory.mktemp("multi"), seed=3)
+
+
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory, app: Image, multi: MultiArch) -> Iterator[RealRegistry]:
+    """A real registry, plain http, with app and multi. Shared: tests read it, and do not push or stop it."""
     folder = tmp_path_factory.mktemp("mirror")
     with docker_registry(folder / "registry") as registry:
-        fill(Sandbox(folder / "home"), registry, app, "library/app:1.0")
+        sandbox = Sandbox(folder / "home")
+        fill(sandbox, registry, app, "library/app:1.0")
+        fill(sandbox, registry, multi, "library/multi:1.0", "--all")
         yield registry
 
 
@@ -73,5 +81,5 @@ def direct(tmp_path: Path, authority: Authority) -> Sandbox:
     return Sandbox(tmp_path / "direct", ca=authority.file)
 
 
-def fill(sandbox: Sandbox, registry: RealRegistry, image: Image, name: str, *options: str) -> None:
+def fill(sandbox: Sandbox, registry: RealRegistry, image: Image | MultiArch, name: str, *options: str) -> None:
     sandbox.push(image.reference, f"{registry.endpoint}/{name}", "--dest-tls-verify=false", *options)

@@ -1,4 +1,4 @@
-"""Clients that give up by themselves at one cut connection or one 503 notice nothing of either."""
+"""Clients that give up by themselves at one 503 notice nothing of it (a cut: test_client_table.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from support.faults import Status
 from support.processes import needs
 from support.programs import containerd
 from support.registry import FakeRegistry
-from support.wire import Wire
 
 from e2e.conftest import APP
 
@@ -55,24 +54,6 @@ CLIENTS = [
 def mirrors(*endpoints: str) -> str:
     tables = {endpoint: {"http": True} for endpoint in endpoints}
     return toml({"docker.io": {"mirrors": list(endpoints), "fallback": False}, **tables})
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_a_cut_connection(
-    client: Client,
-    app: Image,
-    mirror: RealRegistry,
-    loop_thread: LoopThread,
-    start_proxy: Serve,
-    builder: Builder,
-    tmp_path: Path,
-) -> None:
-    """In the middle of the largest layer."""
-    wire = loop_thread.enter(Wire(mirror.endpoint, dies_after=sum(blob.size for blob in app.blobs) // 2))
-    proxy = start_proxy(mirrors(wire.endpoint, mirror.endpoint))
-    assert client(builder(proxy), tmp_path / "client") == app.manifest.digest
-    assert wire.dead
-    assert proxy.log.matching(r"after [1-9]\d* bytes of sha256:\S+ 127\.0\.0\.1:\d+ goes on from there")
 
 
 @pytest.mark.parametrize("client", CLIENTS)

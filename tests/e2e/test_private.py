@@ -6,7 +6,6 @@ import base64
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,7 @@ from e2e.conftest import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.certificates import Authority
     from support.clients import Sandbox
@@ -108,30 +108,6 @@ def test_a_private_image_with_the_clients_own_login(
         assert {each.cache for each in proxy.wait_answered(1 + len(origin.image.blobs), mark)} == caches
     assert basic("alice", "wonder-land") in [request.headers.get("Authorization") for request in origin.tokens.requests]
     assert_no_credentials(down)
-
-
-@needs("podman", "runc")
-def test_podman_with_a_login_twice_and_then_nobody_else(
-    origin: Origin, proxy: Proxy, builder: Builder, bundle: Path
-) -> None:
-    alice, bob = builder(proxy, "alice", bundle), builder(proxy, "bob", bundle)
-    for machine, password in (alice, "wonder-land"), (bob, "builder"):
-        Path(machine.env["XDG_RUNTIME_DIR"]).mkdir()  # where podman keeps logins
-        machine.podman("login", f"--username={machine.home.name}", f"--password={password}", "docker.io")
-    assert alice.podman_pull(SECRET) == origin.image.manifest.digest
-    alice.podman("rmi", SECRET)
-    mark = len(proxy.log)
-    assert alice.podman_pull(SECRET) == origin.image.manifest.digest
-    blobs = [each for each in proxy.wait_answered(1 + len(origin.image.blobs), mark) if each.kind == "blob"]
-    assert {each.cache for each in blobs} == {"hit"}
-
-    mark = len(proxy.log)
-    for machine in bob, builder(proxy, "anonymous", bundle):
-        said = machine.podman("pull", f"--signature-policy={machine.policy}", SECRET, check=False)
-        assert said.returncode != 0
-        assert re.search(r"unauthorized|denied|authentication required", said.stderr)
-        assert machine.podman("images", "--all", "--quiet").stdout == ""
-    assert proxy.answered(mark) == []
 
 
 def test_a_login_from_an_authfile(origin: Origin, proxy: Proxy, builder: Builder, bundle: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from support.config import toml
 from support.images import Image, make_index, sha256
 from support.processes import needs
+from support.proxy import mitmdump
 
 from e2e.conftest import APP, fill
 
@@ -144,3 +145,14 @@ def test_a_cache_survives_a_restart(
     after = start_proxy(config)
     assert after.ca.read_bytes() == root
     assert builder(after, "second").pull(APP).blobs() == {blob.digest: blob.size for blob in app.blobs}
+
+
+def test_mitmdump_with_the_addon_as_a_script(
+    app: Image, mirror: RealRegistry, builder: Builder, tmp_path: Path
+) -> None:
+    with mitmdump(tmp_path / "mitmdump", from_mirror(mirror)) as running:
+        machine = builder(running)
+        for _ in range(2):
+            assert machine.pull(APP).blobs() == {blob.digest: blob.size for blob in app.blobs}
+        answer = running.client("registry-1.docker.io").get(f"/v2/library/app/blobs/{app.config.digest}")
+    assert answer.headers["Cache-Status"] == "mirrortap; hit"

@@ -98,12 +98,6 @@ class Sandbox:
         self.podman("pull", f"--signature-policy={self.policy}", image)
         return self.podman("image", "inspect", "--format", "{{.Digest}}", image).stdout.strip()
 
-    def podman_push(self, image: str, target: str) -> None:
-        self.podman("push", f"--signature-policy={self.policy}", image, f"docker://{target}")
-
-    def buildah_push(self, image: str, target: str) -> None:
-        self.buildah("push", f"--signature-policy={self.policy}", image, f"docker://{target}")
-
     @property
     def policy(self) -> Path:
         return self.home / "policy.json"

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -94,6 +95,23 @@ def parts(image: Image | MultiArch) -> dict[str, bytes]:
     """All that an image consists of, by digest."""
     manifests = (image.top, *(each.manifest for each in image.images))
     return {part.digest: part.data for part in (*manifests, *image.blobs)}
+
+
+def here(image: Image | MultiArch) -> Image:
+    """The one for this machine."""
+    wanted = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine(), machine())
+    return next((each for each in image.images if each.architecture == wanted), image.images[0])
+
+
+def files(image: Image) -> dict[str, bytes]:
+    """What its layers hold under data/, by path."""
+    found = {}
+    for layer in image.layers:
+        with tarfile.open(layer.path) as tar:
+            for member in tar:
+                if member.name.startswith("data/") and (file := tar.extractfile(member)):
+                    found[member.name] = file.read()
+    return found
 
 
 def make_image(

@@ -29,6 +29,10 @@ def require(*programs: str) -> None:
         pytest.skip(f"not on PATH: {', '.join(missing)}")
 
 
+class Failed(AssertionError):
+    """A program did not do what it was asked to; the text is what it said."""
+
+
 class Lines:
     """What a program writes, read as it comes."""
 
@@ -177,9 +181,8 @@ def run(
     except subprocess.TimeoutExpired as late:
         told = b"\n".join(part for part in (late.stdout, late.stderr) if part).decode(errors="replace")
         raise AssertionError(f"{late.cmd} does not end:\n{told}") from None
-    if check:
-        told = f"{' '.join(result.args)}\nexit code {result.returncode}\n{result.stdout}\n{result.stderr}"
-        assert result.returncode == 0, told
+    if check and result.returncode != 0:
+        raise Failed(f"{' '.join(result.args)}\nexit code {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result
 
 

@@ -63,10 +63,13 @@ def docker_registry(
     tls: KeyPair | None = None,
     token_auth: TokenServer | None = None,
     htpasswd: Mapping[str, str] | None = None,
-    proxy_remote: str | None = None,
+    proxy: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[RealRegistry]:
-    """The reference registry, with its storage in `folder`; `proxy_remote` makes it a pull-through cache."""
+    """The reference registry, with its storage in `folder`.
+
+    `proxy` makes it a pull-through cache: `remoteurl`, and perhaps `username` and `password`.
+    """
     require("docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
     storage = folder / "storage"
@@ -89,8 +92,8 @@ def docker_registry(
         }
     if htpasswd:
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(_htpasswd(folder, htpasswd))}}
-    if proxy_remote:
-        config["proxy"] = {"remoteurl": proxy_remote}
+    if proxy:
+        config["proxy"] = dict(proxy)
     # JSON is YAML.
     config_file = folder / "config.yml"
     config_file.write_text(json.dumps(config))
@@ -124,10 +127,13 @@ class Dockerd:
         said = self._program.err.wait_for(r'level=error msg="(.*)"|Reloaded configuration', since=since)
         return said[1] or ""
 
-    def cli(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *args: str, env: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """In the daemon's environment, unless it is given one of its own."""
         # Debian's own client: an image may come with a newer one in front of it, for a newer API.
         docker = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
-        return run([docker, "-H", f"unix://{self._socket}", *args], env=self._env, check=check)
+        return run([docker, "-H", f"unix://{self._socket}", *args], env=env or self._env, check=check)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ LOG_LINE = re.compile(
     r"(?P<cache>hit|miss|stale)(?: from (?P<endpoint>\S+))?"
 )
 
+# Options of `serve`.
+MIRROR = ("--mirror-listen", "127.0.0.1:0")
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -62,6 +65,11 @@ class Proxy:
         self.killed = True
         self.program.signal(signal.SIGKILL)
         self.program.wait()
+
+    @property
+    def mirror(self) -> str:
+        """HOST:PORT of its mirror door, which must have been asked for (MIRROR)."""
+        return self.program.out.wait_for(r"mirror is listening on https?://(\S+)")[1]
 
     @property
     def log(self) -> Lines:
@@ -95,7 +103,7 @@ class Proxy:
 def serve(
     folder: Path,
     config: str,
-    *,
+    *options: str,
     name: str = _TOML,
     data: Path | None = None,
     port: int = 0,
@@ -108,7 +116,7 @@ def serve(
     It must end on SIGTERM with the exit code `ends` (unless the test itself failed).
     """
     data = data or folder / "data"
-    options: list[str | Path] = [
+    arguments: list[str | Path] = [
         "--config",
         _config_file(folder, config, name),
         "--listen",
@@ -116,8 +124,9 @@ def serve(
         "--data",
         data,
         *(["--workers", str(workers)] if workers > 1 else []),
+        *options,
     ]
-    argv = [sys.executable, "-m", "addon.cli", "serve", *options]
+    argv = [sys.executable, "-m", "addon.cli", "serve", *arguments]
     with _running(folder, argv, r"listening on http://([^\s:]+):(\d+)", data, env, ends) as proxy:
         yield proxy
 

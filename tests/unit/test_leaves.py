@@ -271,7 +271,7 @@ def test_hosts_that_clients_make_up_do_not_fill_the_memory(
     monkeypatch.setattr("addon.doors.leaves._MOST", 3)
     for number in range(10):
         leaves.connection(root, f"host{number}.docker.io")
-    assert len(leaves._shown) == 3
+    assert len(leaves._contexts._shown) == 3
 
 
 def test_a_renewed_leaf_takes_nobodys_place(
@@ -282,4 +282,4 @@ def test_a_renewed_leaf_takes_nobodys_place(
         leaves.connection(root, host)
     set_clock(4.8)
     leaves.connection(root, "ghcr.io")
-    assert len(leaves._shown) == 2
+    assert len(leaves._contexts._shown) == 2
