@@ -25,7 +25,7 @@ def load(paths: Sequence[Path]) -> Config:
 
 def _read(path: Path) -> Reading:
     """In the format that its name shows."""
-    if path.is_dir():
+    if path.is_dir() or path.name == certs_d.HOSTS:
         return certs_d.read(path)
     match path.suffix:
         case ".json":

@@ -85,7 +85,7 @@ class _Merger:
             reason = "a registry that clients name by IP address, or with an underscore, cannot be intercepted"
             for draft in said:
                 if key := _asks_for_it(draft):
-                    raise ConfigError(f"{draft.place}{key}: cannot be kept: {reason}")
+                    raise ConfigError(f"{draft.place.below(key)}: cannot be kept: {reason}")
                 if draft.mirrors:
                     self.warnings.append(
                         f"{draft.place}: its mirrors are not used: {reason}, for no certificate may stand for it"
@@ -106,7 +106,9 @@ class _Merger:
         mirrors = tuple(dict.fromkeys(self._reached(mirror) for draft in said for mirror in draft.mirrors))
         origins = self._origins(said)
         if not origins and not mirrors:
-            raise ConfigError(f"{first.place}.fallback: is false, and there are no mirrors: nothing could answer")
+            raise ConfigError(
+                f"{first.place.below('fallback')}: is false, and there are no mirrors: nothing could answer"
+            )
         ttl = _agreed(said, "tag_ttl", "tag-ttl")
         rule = Rule(
             first.registry,
@@ -158,10 +160,10 @@ class _Merger:
 def _asks_for_it(draft: Draft) -> str:
     """The key that makes no sense unless the registry is intercepted."""
     if draft.moved:
-        return ".server"
+        return "server"
     if draft.fallback is False:
-        return ".fallback"
-    return ".mode" if draft.offline else ""
+        return "fallback"
+    return "mode" if draft.offline else ""
 
 
 def _agreed[T](said: Sequence[Draft], field: str, key: str) -> T | None:

@@ -34,6 +34,9 @@ class Place:
     def __str__(self) -> str:
         return ": ".join(filter(None, (str(self.file), dotted(self.keys)))) if self.file else "built in"
 
+    def below(self, *keys: str | int) -> Place:
+        return Place(self.file, (*self.keys, *keys))
+
 
 @dataclass(frozen=True)
 class KeyPair:
@@ -94,7 +97,8 @@ class Endpoint:
     what `replaces` of its name stands there already: ("/v2/hub", "library") has library/app at /v2/hub/app.
 
     `can`: "pull" content by its digest, "resolve" tags, list "referrers". `headers` go with each request to it, and may
-    be secrets. `dial_timeout`: seconds, where not as for the others. `ns`: whether it is told which registry is meant.
+    be secrets. `dial_timeout`: seconds, where not as for the others. `ns`: whether it is told which registry is meant;
+    None: as a mirror it is, as an origin not.
     """
 
     name: str
@@ -107,7 +111,7 @@ class Endpoint:
     can: frozenset[Capability] = frozenset({"pull", "resolve"})
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     dial_timeout: float | None = None
-    ns: bool = True
+    ns: bool | None = None
     place: Place = field(default_factory=Place, compare=False)
 
     @property
@@ -127,7 +131,12 @@ class Endpoint:
     def path(self, repository: str) -> str:
         """Where it has a repository."""
         rest = repository.removeprefix(self.replaces).lstrip("/") if self.replaces else repository
-        return "/".join(filter(None, (self.base, rest)))
+        return f"{self.base}/{rest}" if rest else self.base
+
+    @property
+    def told(self) -> bool:
+        """Whether requests to it say which registry is meant (distribution-spec, "Registry Proxying")."""
+        return not self.is_origin if self.ns is None else self.ns
 
     def standing_for(self, registry: str) -> Endpoint:
         """The same for one of the hosts of a wildcard, where it is that host itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from addon import oci
 from addon.oci import Blob, Digest, Manifest, OciError, Referrers
@@ -154,14 +155,21 @@ def unanswerable(asked: Manifest | Blob, rule: Rule) -> OciError:
     )
 
 
-def target(endpoint: Endpoint, target: str) -> str:
-    """The path, with its query, at which an origin has what a client asked for at `target`."""
+def target(endpoint: Endpoint, target: str, registry: str | None = None) -> str:
+    """The path, with its query, at which an origin has what a client asked for at `target`.
+
+    `registry`: what is pulled from, where the origin is to be told.
+    """
     repository = oci.repository(target)
-    if not repository or endpoint.path(repository) == f"/v2/{repository}":
+    if not repository:
         return target
-    if not target.startswith(f"/v2/{repository}/"):
-        raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
-    return endpoint.path(repository) + target.removeprefix(f"/v2/{repository}")
+    if endpoint.path(repository) != f"/v2/{repository}":
+        if not target.startswith(f"/v2/{repository}/"):
+            raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
+        target = endpoint.path(repository) + target.removeprefix(f"/v2/{repository}")
+    if registry and endpoint.told:
+        target += f"{'&' if '?' in target else '?'}ns={quote(registry, safe='')}"
+    return target
 
 
 def offline(problem: str, registry: str) -> OciError:
