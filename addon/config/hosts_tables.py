@@ -100,7 +100,7 @@ def _no_login(path: Path, document: dict[str, Any]) -> None:
     hosts = document.get("host")
     urls = [("server", document.get("server")), *(("host", key) for key in (hosts if isinstance(hosts, dict) else ()))]
     for key, url in urls:
-        if isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]:
+        if isinstance(url, str) and "@" in (url.partition("://")[2] or url).partition("/")[0]:
             raise ConfigError(
                 f"{path}: {key}: a URL has a user name in it, which containerd does not send; take it out, and name"
                 ' the credential in [registry."HOST".auth] of a file of mirrortap\'s own'

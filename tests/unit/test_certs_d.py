@@ -378,6 +378,7 @@ def test_what_is_refused(text: str, told: list[str], root: Path, write: Write) -
         '[host."https://user:sesame@m.test"]',
         '[host."https://user:sesame@m.test"]\nskip_verify = 1',
         'server = "https://sesame@m.test/v2"',
+        'server = "user:sesame@m.test"',
         'proxy = "http://user:sesame@p.test"',
         'proxy = ["http://user:sesame@p.test"]',
         'host = [{header = {x = "sesame"}}]',
