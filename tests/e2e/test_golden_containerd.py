@@ -326,5 +326,14 @@ def test_both_ask_the_same(case: Case, world: World, tmp_path: Path) -> None:
         assert ours[question] == spared or (case.ours and question.startswith("HEAD")), case.why
 
 
+def test_what_is_no_pull_is_told_which_registry_is_meant_too(world: World, tmp_path: Path) -> None:
+    registry, folder = world.filled("localhost:<origin:port>"), tmp_path / "certs.d" / world.filled(Case.folder)
+    folder.mkdir(parents=True)
+    (folder / "hosts.toml").write_text(world.filled('server = "http://<c>/hub"\n[host."http://<a>"]'))
+    asked = world.by_us(folder.parent, tmp_path / "data", registry, ["GET tags/list", "POST blobs/uploads"])
+    # A push would go on at another path than the client can be told.
+    assert asked == {"GET tags/list": [f"c /hub/v2/{NAME}/tags/list ns={registry}"]}
+
+
 def names(asked: list[str]) -> list[str]:
     return [line.partition(" ")[0] for line in asked]
