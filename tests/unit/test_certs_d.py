@@ -234,6 +234,71 @@ def test_the_registry_itself_as_its_own_host(root: Path, write: Write, authority
     assert found.origins == (Endpoint("r.test", "https://r.test", tls=Tls((authority.file,)), is_origin=True),)
 
 
+# As in containerd's own documentation: all that its tables may have.
+DOCUMENTED = """
+[host."https://mirror.registry"]
+  capabilities = ["pull"]
+  ca = "/etc/certs/mirror.pem"
+  skip_verify = false
+  [host."https://mirror.registry".header]
+    x-custom-2 = ["value1", "value2"]
+
+[host."https://mirror-bak.registry/us"]
+  capabilities = ["pull"]
+  skip_verify = true
+
+[host."http://mirror.registry"]
+  capabilities = ["pull"]
+
+[host."https://test-1.registry"]
+  capabilities = ["pull", "resolve", "push"]
+  ca = ["/etc/certs/test-1-ca.pem", "/etc/certs/special.pem"]
+  client = [["/etc/certs/client.cert", "/etc/certs/client.key"],["/etc/certs/client.pem", ""]]
+
+[host."https://test-2.registry"]
+  client = "/etc/certs/client.pem"
+
+[host."https://test-3.registry"]
+  client = ["/etc/certs/client-1.pem", "/etc/certs/client-2.pem"]
+
+[host."https://non-compliant-mirror.registry/v2/upstream"]
+  capabilities = ["pull"]
+  override_path = true
+"""
+
+
+def test_containerds_documentation_works_unchanged(
+    root: Path, write: Write, tmp_path: Path, authority: Authority
+) -> None:
+    pair = authority.pair("client")
+    for name in ("mirror", "test-1-ca", "special"):
+        (tmp_path / f"{name}.pem").write_bytes(authority.file.read_bytes())
+    for name in ("client", "client-1", "client-2"):
+        (tmp_path / f"{name}.pem").write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
+    (tmp_path / "client.cert").write_bytes(pair.cert.read_bytes())
+    (tmp_path / "client.key").write_bytes(pair.key.read_bytes())
+    write(DOCUMENTED.replace("/etc/certs", str(tmp_path)), "myregistry.io_5000_")
+    config = load([root])
+    assert config.warnings == ()
+    assert order(config.rules["myregistry.io:5000"]) == [
+        "https://mirror.registry/v2",
+        "https://mirror-bak.registry/us/v2",
+        "http://mirror.registry/v2",
+        "https://test-1.registry/v2",
+        "https://test-2.registry/v2",
+        "https://test-3.registry/v2",
+        "https://non-compliant-mirror.registry/v2/upstream",
+        "(https://myregistry.io:5000/v2)",
+    ]
+    pulls = [each for each in config.rules["myregistry.io:5000"].mirrors if each.can == {"pull"}]
+    assert [each.name for each in pulls] == [
+        "mirror.registry",
+        "mirror-bak.registry/us",
+        "mirror.registry",
+        "non-compliant-mirror.registry/v2/upstream",
+    ]
+
+
 # --- folders ---
 
 
