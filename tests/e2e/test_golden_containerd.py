@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from engine.harness import Proxy, closed_port
+from support.config import toml
 from support.images import Image, make_image, parts
 from support.processes import clean_env, needs
 from support.programs import Containerd, containerd
@@ -127,9 +128,12 @@ class World:
         """The same questions, from a client that asks us."""
 
         data.mkdir(exist_ok=True)
+        patient = data / "patient.toml"
+        # However slow this machine is just now, nobody gets a rival or is given up.
+        patient.write_text(toml({}, {"hedge-delay": "0s", "connect-timeout": "60s", "first-byte-timeout": "60s"}))
 
         async def ask() -> None:
-            proxy = Proxy(load([hosts]), data)
+            proxy = Proxy(load([hosts, patient]), data)
             try:
                 for question in questions:
                     method, _, what = question.partition(" ")
