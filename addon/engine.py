@@ -17,7 +17,7 @@ from addon.pulls.referrers import Referring
 from addon.pulls.relay import Relay
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
-from addon.upstream.routing import Attempt, Verdict
+from addon.upstream.routing import Attempt
 from addon.upstream.sources import NotFound, Sources
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from addon.cache.links import Links
     from addon.cache.store import Store
     from addon.cache.tags import Tags
-    from addon.config.model import Config
+    from addon.config.model import Config, Endpoint
     from addon.loops import Via
     from addon.pulls.access import Access
     from addon.pulls.fills import Fills
@@ -109,15 +109,16 @@ class Engine:
                 return await self._by_tag.answer(pull)
             except NotFound as missing:
                 attempts += missing.attempts
-        if routing.origin_refused(attempts):
-            return await self._as_client(request, asked, attempts)
+        if origin := routing.refusing(attempts):
+            return await self._as_client(request, asked, origin, attempts)
         if not attempts and not request.rule.offline:
             raise routing.unanswerable(asked, request.rule)
         raise routing.most_telling(asked, request.rule.registry, attempts)
 
-    async def _as_client(self, request: Request, asked: Manifest | Blob, attempts: list[Attempt]) -> Reply:
+    async def _as_client(
+        self, request: Request, asked: Manifest | Blob, origin: Endpoint, attempts: list[Attempt]
+    ) -> Reply:
         """The origin refused us: what it says to this client itself is the answer, for this client alone."""
-        origin = next(a.endpoint for a in attempts if a.endpoint.is_origin and a.verdict is Verdict.REFUSED)
         try:
             return await self._relay.pull(request, asked, origin)
         except EndpointError as error:

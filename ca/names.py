@@ -5,6 +5,8 @@ from collections.abc import Collection
 
 from ca.errors import AuthorityError
 
+# Go programs take handshake messages of 64 KiB, and all names go with each: so many bytes, and those around each name.
+_MOST, _AROUND = 48 << 10, 4
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
@@ -31,9 +33,15 @@ def within(host: str, names: Collection[str]) -> bool:
 def subtrees(names: Collection[str]) -> tuple[str, ...]:
     """The fewest names that cover what `names` cover: lower case, sorted, no subdomain of another one.
 
-    Raises AuthorityError for a name that is no DNS name, and for no names at all.
+    Raises AuthorityError for a name that is no DNS name, for no names at all, and for too many.
     """
     unique = {dns_name(name) for name in names}
     if not unique:  # an empty permitted list would mean "every name", not "none"
         raise AuthorityError("no names given that certificates may be issued for; give at least one host")
-    return tuple(sorted(name for name in unique if not within(name.partition(".")[2], unique)))
+    fewest = tuple(sorted(name for name in unique if not within(name.partition(".")[2], unique)))
+    if (size := sum(len(name) + _AROUND for name in fewest)) > _MOST:
+        raise AuthorityError(
+            f"{len(fewest)} host names, of {size} bytes in all, are more than the {_MOST} bytes that one certificate"
+            " can carry to every client; give domains that cover several of them instead"
+        )
+    return fewest

@@ -6,7 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from addon.config import htpasswd
-from addon.config.model import Admission, host_of, is_address
+from addon.config.model import Admission
 from addon.config.source import shown, why
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def read(source: Source, own: MirrortapTable, warnings: list[str]) -> Admission:
     """Who may use the proxy, and for what. Raises ConfigError; adds to `warnings`."""
     users = _users(source, own.proxy_users, warnings) if own.proxy_users is not None else None
+    # "all" and "registries" read as hosts, too.
     entries = [own.tunnel] if isinstance(own.tunnel, str) else own.tunnel
-    tunnel = tuple(_tunnelled(source, host, f"mirrortap.tunnel[{i}]") for i, host in enumerate(entries))
+    tunnel = tuple(source.hosts(host, f"mirrortap.tunnel[{i}]") for i, host in enumerate(entries))
     return Admission(
         tuple(own.allow_clients),
         users,
@@ -50,12 +51,3 @@ def _users(source: Source, name: str, warnings: list[str]) -> Path:
             f"write new ones with: htpasswd -B {path} {weak[0]}"
         )
     return path
-
-
-def _tunnelled(source: Source, text: str, where: str) -> str:
-    """An entry of `tunnel`: host[:port], *.host[:port], "registries" or "all"."""
-    wildcard = "*." if text.startswith("*.") else ""
-    authority = source.authority(text.removeprefix(wildcard), where)
-    if wildcard and is_address(host_of(authority)):
-        source.fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
-    return wildcard + authority

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon.config import buildkit, certs_d, daemon_json, registries_conf
+from addon.config import buildkit, certs_d, daemon_json, documents, registries_conf
 from addon.config.merging import merge
+from addon.config.model import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +26,19 @@ def load(paths: Sequence[Path]) -> Config:
 
 def _read(path: Path) -> Reading:
     """In the format that its name shows."""
-    if path.is_dir() or path.name == certs_d.HOSTS:
+    if path.name == certs_d.HOSTS:
+        return certs_d.read(path)
+    if path.is_dir():
+        if path.name.endswith(".conf.d"):
+            beside = path.with_name(path.name.removesuffix(".d"))
+            raise ConfigError(f"{path}: holds drop-ins, which are read with the file beside it; name {beside} instead")
         return certs_d.read(path)
     match path.suffix:
         case ".json":
             return daemon_json.read(path)
         case ".conf":
+            return registries_conf.read(path)
+        case _ if registries_conf.is_one(documents.parse_toml(path)):
             return registries_conf.read(path)
         case _:
             return buildkit.read(path)

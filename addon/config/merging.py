@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-from addon.config import wellknown
+from addon.config import patterns, wellknown
 from addon.config.model import Config, ConfigError, Rule, Tls, host_of, is_address, origin_of
 from ca.authority import AuthorityError, dns_name
 
@@ -48,6 +48,7 @@ class _Merger:
         for draft in self._standby(drafts):
             drafts[draft.pattern] = [draft]
         rules = {pattern: self._rule(said) for pattern, said in drafts.items() if self._interceptable(said)}
+        rules = {pattern: _set_apart(rule, rules) for pattern, rule in rules.items()}
         config = replace(
             self.base,
             rules=rules,
@@ -58,13 +59,18 @@ class _Merger:
         )
         return config.taken_offline() if config.offline else config
 
-    def _standby(self, drafts: Mapping[str, object]) -> list[Draft]:
+    def _standby(self, drafts: Mapping[str, Sequence[Draft]]) -> list[Draft]:
         """For registries that nobody mentions: as a file says that has a say in how those are reached."""
         standby: dict[str, Draft] = {}
         for reading in self.readings:
             for draft in reading.standby:
                 standby.setdefault(draft.pattern, draft)
-        return [draft for draft in standby.values() if draft.pattern not in drafts and "*" not in drafts]
+        mentioned = {draft.registry for said in drafts.values() for draft in said}
+        return [
+            draft
+            for draft in standby.values()
+            if "*" not in mentioned and not patterns.hosts(draft.registry, mentioned)
+        ]
 
     def _by_host[T](self, what: str, each: Iterable[Mapping[str, T]]) -> dict[str, T]:
         found: dict[str, T] = {}
@@ -84,8 +90,8 @@ class _Merger:
             # To say how such a host is reached is common: it is a mirror's.
             reason = "a registry that clients name by IP address, or with an underscore, cannot be intercepted"
             for draft in said:
-                if key := _asks_for_it(draft):
-                    raise ConfigError(f"{draft.place.below(key)}: cannot be kept: {reason}")
+                if asked := _asks_for_it(draft):
+                    raise ConfigError(f"{draft.place}{asked} cannot be kept: {reason}")
                 if draft.mirrors:
                     self.warnings.append(
                         f"{draft.place}: its mirrors are not used: {reason}, for no certificate may stand for it"
@@ -150,20 +156,31 @@ class _Merger:
     def _reached(self, endpoint: Endpoint) -> Endpoint:
         """With what any file says of the host that the endpoint is at."""
         host = wellknown.canonical(endpoint.authority)
-        if endpoint.tls == Tls() and host in self.tls:
-            endpoint = replace(endpoint, tls=self.tls[host])
+        if host in self.tls and endpoint.tls == Tls(lenient=endpoint.tls.lenient):
+            endpoint = replace(endpoint, tls=replace(self.tls[host], lenient=endpoint.tls.lenient))
         if endpoint.auth is None and host in self.auths:
             endpoint = replace(endpoint, auth=self.auths[host])
         return endpoint
 
 
 def _asks_for_it(draft: Draft) -> str:
-    """The key that makes no sense unless the registry is intercepted."""
+    """What makes no sense unless the registry is intercepted: its key, where all formats have the same one."""
     if draft.moved:
-        return "server"
+        return ": says that it is elsewhere, which"
+    if draft.blocked:
+        return ".blocked:"
     if draft.fallback is False:
-        return "fallback"
-    return "mode" if draft.offline else ""
+        return ".fallback:"
+    return ".mode:" if draft.offline else ""
+
+
+def _set_apart(rule: Rule, rules: Mapping[str, Rule]) -> Rule:
+    """With what says of the origins of a part that they are not those of the whole, where clients log in."""
+    if not rule.within or not rule.origins:
+        return rule
+    whole = rules.get(rule.registry)
+    hosts = {origin.authority for origin in (whole and whole.origins) or (origin_of(rule.registry),)}
+    return replace(rule, origins=tuple(replace(each, apart=each.authority not in hosts) for each in rule.origins))
 
 
 def _agreed[T](said: Sequence[Draft], field: str, key: str) -> T | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -98,7 +99,8 @@ class Endpoint:
 
     `can`: "pull" content by its digest, "resolve" tags, list "referrers". `headers` go with each request to it, and may
     be secrets. `dial_timeout`: seconds, where not as for the others. `ns`: whether it is told which registry is meant;
-    None: as a mirror it is, as an origin not.
+    None: as a mirror it is, as an origin not. `apart`: the origin of a part of a registry that is not where clients log
+    in to it.
     """
 
     name: str
@@ -112,12 +114,13 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     dial_timeout: float | None = None
     ns: bool | None = None
+    apart: bool = False
     place: Place = field(default_factory=Place, compare=False)
 
     @property
     def hears_clients(self) -> bool:
         """Whether a client's own credential means anything to it."""
-        return self.is_origin and (self.auth is None or self.auth.use != "always")
+        return self.is_origin and not self.apart and (self.auth is None or self.auth.use != "always")
 
     @property
     def knows_us(self) -> bool:
@@ -319,6 +322,8 @@ class Config:
             if known or public:
                 known += ["*"] if public and "*" in self._rules else []
                 found = patterns.longest(known, repository, self._rules)
+                if found and found.blocked and not repository and not self._served.isdisjoint(known):
+                    found = None  # how to log in is asked for the part that is served, too
                 rule = found.standing_for(registry) if found else self._plain(registry)
                 return rule.taken_offline() if self.offline and not rule.blocked else rule
         return None
@@ -330,6 +335,11 @@ class Config:
         for rule in self.rules.values():
             found.setdefault(rule.registry, {})[rule.within] = rule
         return found
+
+    @cached_property
+    def _served(self) -> frozenset[str]:
+        """Hosts of which a part is served in particular."""
+        return frozenset(rule.registry for rule in self.rules.values() if rule.within and not rule.blocked)
 
     def _plain(self, registry: str) -> Rule:
         """For a registry that nothing in particular is said of."""
@@ -359,7 +369,8 @@ def dotted(keys: Iterable[str | int]) -> str:
         if isinstance(key, int):
             text += f"[{key}]"
         else:
-            text += ("." if text else "") + (key if re.fullmatch(r"[A-Za-z][\w-]*", key, re.ASCII) else f'"{key}"')
+            quoted = f'"{key}"' if key.isprintable() else json.dumps(key)
+            text += ("." if text else "") + (key if re.fullmatch(r"[A-Za-z][\w-]*", key, re.ASCII) else quoted)
     return text
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def hosts(registry: str, known: Container[str]) -> list[str]:
     """Those of the `known` host patterns that a registry's `host[:port]` matches, itself included."""
-    return [pattern for pattern in _hosts(registry) if pattern in known]
+    return [pattern for pattern in covering(registry) if pattern in known]
 
 
 def longest[T](matching: Iterable[str], repository: str, known: Mapping[str, Mapping[str, T]]) -> T | None:
@@ -30,8 +30,8 @@ def longest[T](matching: Iterable[str], repository: str, known: Mapping[str, Map
     return found[1] if found else None
 
 
-def _hosts(registry: str) -> Iterator[str]:
-    """From the host itself to wildcards that cover ever more."""
+def covering(registry: str) -> Iterator[str]:
+    """The host itself, then the wildcards that cover it, ever wider ones."""
     yield registry
     if not registry.startswith("["):
         _, dot, rest = registry.partition(".")

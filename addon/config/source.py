@@ -49,13 +49,18 @@ class Source:
     def pattern(self, text: str, where: str) -> tuple[str, str]:
         """`[*.]host[:port][/path]` as a registry and what it is within. Raises ConfigError."""
         host, _, within = text.partition("/")
-        wildcard = "*." if host.startswith("*.") else ""
-        authority = self.authority(host.removeprefix(wildcard), where)
-        if wildcard and is_address(host_of(authority)):
-            self.fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
+        hosts = self.hosts(host, where)
         if within and not _WITHIN.fullmatch(within):
             self.fail(where, f"{within!r} is no part of a repository's name; write host/name/name")
-        return wildcard + wellknown.canonical(authority.removesuffix(":443")), within
+        return wellknown.canonical(hosts.removesuffix(":443")), within
+
+    def hosts(self, text: str, where: str) -> str:
+        """`host[:port]` or `*.host[:port]`. Raises ConfigError."""
+        wildcard = "*." if text.startswith("*.") else ""
+        authority = self.authority(text.removeprefix(wildcard), where)
+        if wildcard and is_address(host_of(authority)):
+            self.fail(where, f"{text!r} is not a name and its subdomains; addresses are named one by one")
+        return wildcard + authority
 
     def header(self, name: str, value: str, where: str) -> None:
         """Raises ConfigError unless both can stand in a request (RFC 9110, 5.1 and 5.5)."""

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from addon import reply
+from addon import oci, reply
 from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
@@ -97,10 +97,12 @@ class Relay:
             try:
                 reads = request.method in ("GET", "HEAD")
                 target = routing.target(origin, request.target, request.rule.registry if reads else None)
-                if target != request.target and not reads:
+                if (origin.apart or target != request.target) and not reads:
                     # The answers to a push lead to other paths there, which clients would ask us for.
                     message = f"{request.rule.pattern} is served from {origin.name}: push to that"
                     raise OciError(405, "UNSUPPORTED", message)
+                if origin.apart:
+                    return await self._as_anybody(request, origin, headers)
                 return await self._upstream.relay(
                     origin, request.method, target, headers, request.body, connect=connect
                 )
@@ -109,6 +111,19 @@ class Relay:
                 if request.body is not None:  # it cannot be sent twice
                     break
         raise problem
+
+    async def _as_anybody(self, request: Request, origin: Endpoint, headers: list[tuple[str, str]]) -> Response:
+        """For what is not where clients log in: what they show there is not to be shown here."""
+        repository = oci.repository(request.target)
+        rest = routing.below(repository, request.target)
+        shown = [(name, value) for name, value in headers if name.lower() in ("accept", "range", "if-range")]
+        response = await self._upstream.pull(
+            origin, request.method, repository, rest, shown, registry=request.rule.registry
+        )
+        if response.status not in (401, 403):
+            return response
+        await response.close()
+        raise routing.refused_to_all(response, request.rule)
 
 
 async def _unless_head(request: Request, body: Body) -> Body | bytes:

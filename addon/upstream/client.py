@@ -18,6 +18,7 @@ from addon.config.model import Config, Endpoint, Tls, host_of
 from addon.upstream.authorization import Authorizations
 from addon.upstream.connecting import Connections
 from addon.upstream.credentials import Credentials, LoginRefused
+from addon.upstream.leniency import Leniency
 from addon.upstream.response import EndpointError, Response, reason
 from addon.upstream.tokens import Tokens
 
@@ -49,9 +50,11 @@ class Upstream:
         self._credentials = Credentials()
         self._authorizations = Authorizations(Tokens(self._send_for_token))
         self._connections = Connections(config)
+        self._leniency = Leniency()
 
     async def close(self) -> None:
         await self._credentials.close()
+        await self._leniency.close()
         await self._connections.close()
 
     async def pull(
@@ -176,6 +179,8 @@ class Upstream:
         patience = None if isinstance(body, bytes | None) else _UPLOAD_ANSWER
         try:
             async with asyncio.timeout(patience or timeouts.first_byte):
+                if url.scheme == "https":
+                    tls = await self._leniency.decided(tls, url.host or "")
                 response = await session.request(
                     method,
                     url,

@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from addon.addresses import forbidden
+from addon.config import patterns
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType
@@ -53,7 +54,9 @@ class Connections:
 
     def session(self, url: URL, *, kept: bool) -> aiohttp.ClientSession:
         """What `url` is to be asked through; `kept`: on a connection that may have been open, and may stay."""
-        return self._sessions[_place(url) in self._configured, kept]
+        host, port = _place(url)
+        free = any((named, port) in self._configured for named in patterns.covering(host))
+        return self._sessions[free, kept]
 
     async def close(self) -> None:
         for session in self._sessions.values():

@@ -13,6 +13,7 @@ from addon.oci import Blob, Digest, Manifest, OciError, Referrers
 if TYPE_CHECKING:
     from addon.config.model import Endpoint, Rule
     from addon.upstream.reader import Reader
+    from addon.upstream.response import Response
 
 
 class Verdict(Enum):
@@ -100,6 +101,23 @@ def origin_refused(attempts: list[Attempt]) -> bool:
     return any(a.endpoint.is_origin and a.verdict is Verdict.REFUSED for a in attempts)
 
 
+def refusing(attempts: list[Attempt]) -> Endpoint | None:
+    """The origin that said no, where it can be asked as the client itself, too."""
+    return next(
+        (
+            a.endpoint
+            for a in attempts
+            if a.endpoint.is_origin and not a.endpoint.apart and a.verdict is Verdict.REFUSED
+        ),
+        None,
+    )
+
+
+def same_place(endpoint: Endpoint, other: Endpoint) -> bool:
+    """Whether they are the same but for how it is spoken to: with TLS, and for the case that it knows none, without."""
+    return (endpoint.authority, endpoint.base, endpoint.is_origin) == (other.authority, other.base, other.is_origin)
+
+
 def head_unknown(attempts: list[Attempt]) -> bool:
     """Whether an endpoint seems not to know HEAD, so that only a GET can tell."""
     return any(a.status in (400, 405, 501) for a in attempts)
@@ -155,6 +173,14 @@ def unanswerable(asked: Manifest | Blob, rule: Rule) -> OciError:
     )
 
 
+def refused_to_all(response: Response, rule: Rule) -> OciError:
+    """The error for what the origin of a part of a registry gives to nobody."""
+    name = response.endpoint.name
+    # Not 401, as above.
+    message = f"{rule.pattern} is served from {name}, which does not let anybody in (HTTP {response.status})"
+    return OciError(403, "DENIED", message)
+
+
 def target(endpoint: Endpoint, target: str, registry: str | None = None) -> str:
     """The path, with its query, at which an origin has what a client asked for at `target`.
 
@@ -163,13 +189,17 @@ def target(endpoint: Endpoint, target: str, registry: str | None = None) -> str:
     repository = oci.repository(target)
     if not repository:
         return target
-    if endpoint.path(repository) != f"/v2/{repository}":
-        if not target.startswith(f"/v2/{repository}/"):
-            raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
-        target = endpoint.path(repository) + target.removeprefix(f"/v2/{repository}")
+    target = f"{endpoint.path(repository)}/{below(repository, target)}"
     if registry and endpoint.told:
         target += f"{'&' if '?' in target else '?'}ns={quote(registry, safe='')}"
     return target
+
+
+def below(repository: str, target: str) -> str:
+    """What is asked of the repository that `target` is about, with its query."""
+    if not target.startswith(f"/v2/{repository}/"):
+        raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
+    return target.removeprefix(f"/v2/{repository}/")
 
 
 def offline(problem: str, registry: str) -> OciError:

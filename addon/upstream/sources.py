@@ -316,6 +316,17 @@ class Search:
             self._sources.answered(self._question, attempt.endpoint, asked, content=False)
             if attempt.status in (401, 403):
                 self._sources.refused(self._question, attempt.endpoint)
+        if attempt.status is not None:
+            self._spoken_to(attempt.endpoint)
+
+    def _spoken_to(self, endpoint: Endpoint) -> None:
+        """It has answered, so that there is nothing in speaking to it another way, nor in having failed to."""
+        self._left = deque(each for each in self._left if not routing.same_place(endpoint, each))
+        self._attempts[:] = [
+            attempt
+            for attempt in self._attempts
+            if attempt.status is not None or not routing.same_place(endpoint, attempt.endpoint)
+        ]
 
 
 def _problem(response: Response, start: int, end: int | None) -> Attempt | None:

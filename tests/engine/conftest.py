@@ -57,7 +57,7 @@ class Setup:
     def proxy(
         self,
         origin: FakeRegistry | str | None,
-        *mirrors: FakeRegistry | str,
+        *mirrors: FakeRegistry | Table | str,
         settings: Table | None = None,
         more: Sequence[str] = (),
         **options: Any,

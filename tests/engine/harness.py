@@ -7,12 +7,14 @@ import json
 import re
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from multidict import CIMultiDict
 from support.config import toml
 from support.images import sha256
+from support.registry import FakeRegistry
 
 from addon import oci
 from addon.body import BodyCut
@@ -35,12 +37,11 @@ from addon.upstream.client import Upstream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from support.certificates import Authority
     from support.config import Table
-    from support.registry import FakeRegistry
 
     from addon.config.model import Config, Space
 
@@ -193,7 +194,7 @@ async def committed(digest: str) -> None:
 def configuration(
     authority: Authority,
     origin: FakeRegistry | str | None,
-    mirrors: Sequence[FakeRegistry | str],
+    mirrors: Sequence[FakeRegistry | Table | str],
     *,
     name: str = REGISTRY,
     settings: Table | None = None,
@@ -202,11 +203,13 @@ def configuration(
     **own: Any,
 ) -> str:
     """A TOML file. Endpoints are registries or `host:port`, spoken to over TLS; an origin of None is never asked.
+    Mirrors may be tables, too, as they are.
 
     `insecure` mirrors are not verified. `leads_to`: where else upstream may lead, besides the registries' own CDNs.
     """
-    where = [_endpoint(mirror) for mirror in mirrors]
-    rule: dict[str, Any] = {"mirrors": where, "ca": [authority.file], **own}
+    where = [_endpoint(mirror) for mirror in mirrors if not isinstance(mirror, Mapping)]
+    named = [mirror if isinstance(mirror, Mapping) else _endpoint(mirror) for mirror in mirrors]
+    rule: dict[str, Any] = {"mirrors": named, "ca": [authority.file], **own}
     if origin is None:
         rule["fallback"] = False
     else:
@@ -214,7 +217,7 @@ def configuration(
     # Loopback is plain http unless told otherwise, as in BuildKit.
     options = {"http": False, "ca": [authority.file], "insecure": insecure}
     tables: dict[str, Table] = {each.partition("/")[0]: options for each in where}
-    cdns = [each.cdn_endpoint for each in (origin, *mirrors) if each is not None and not isinstance(each, str)]
+    cdns = [each.cdn_endpoint for each in (origin, *mirrors) if isinstance(each, FakeRegistry)]
     if elsewhere := [*leads_to, *filter(None, cdns)]:
         # Everything here is on loopback, which must be named; by a table of its own it would also get TLS of its own.
         tables["elsewhere.test"] = {"mirrors": elsewhere}

@@ -74,9 +74,9 @@ class Listener:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
         self.port = 0
 
-    async def start(self, context: ssl.SSLContext | None) -> None:
+    async def start(self, context: ssl.SSLContext | None, address: str = "127.0.0.1", port: int = 0) -> None:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context).start()
+        await web.TCPSite(self._runner, address, port, ssl_context=context).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import bcrypt
@@ -108,10 +110,19 @@ def _htpasswd(folder: Path, users: Mapping[str, str]) -> Path:
 class Dockerd:
     """A docker daemon and its command line."""
 
-    def __init__(self, program: Program, socket: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, program: Program, socket: Path, settings: Path, env: Mapping[str, str]) -> None:
         self._program = program
         self._socket = socket
+        self._settings = settings
         self._env = env
+
+    def reload(self, daemon_json: str) -> str:
+        """What it says to other settings (SIGHUP): "" when it has taken them, why it has not otherwise."""
+        self._settings.write_text(daemon_json)
+        since = len(self._program.err)
+        self._program.signal(signal.SIGHUP)
+        said = self._program.err.wait_for(r'level=error msg="(.*)"|Reloaded configuration', since=since)
+        return said[1] or ""
 
     def cli(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         # Debian's own client: an image may come with a newer one in front of it, for a newer API.
@@ -120,20 +131,26 @@ class Dockerd:
 
 
 @contextmanager
-def dockerd(folder: Path, **env: str) -> Iterator[Dockerd]:
+def dockerd(folder: Path, daemon_json: str = "{}", **env: str) -> Iterator[Dockerd]:
     """With no rights over this machine's network: it can pull, push, and build with `--network host`."""
     require("dockerd", "docker", "containerd", "runc")
     folder.mkdir(parents=True, exist_ok=True)
-    socket = folder / "docker.sock"
+    # A socket's path has no room for where tests have their folders (unix(7): 108 bytes).
+    with TemporaryDirectory(prefix="docker-") as sockets:
+        yield from _dockerd(folder, Path(sockets), daemon_json, **env)
+
+
+def _dockerd(folder: Path, sockets: Path, daemon_json: str, **env: str) -> Iterator[Dockerd]:
+    socket = sockets / "docker.sock"
     settings = folder / "daemon.json"
-    settings.write_text("{}")
+    settings.write_text(daemon_json)
     environment = clean_env(folder / "home", **env)
     argv = [
         "dockerd",
         # vfs works wherever tests run, also on an overlay.
         "--storage-driver=vfs",
         f"--data-root={folder / 'data'}",
-        f"--exec-root={folder / 'exec'}",
+        f"--exec-root={sockets / 'exec'}",
         f"--pidfile={folder / 'docker.pid'}",
         f"--host=unix://{socket}",
         f"--config-file={settings}",
@@ -145,7 +162,7 @@ def dockerd(folder: Path, **env: str) -> Iterator[Dockerd]:
     ]
     with Program(argv, env=environment) as program:
         program.err.wait_for(r"API listen on .*docker\.sock")
-        yield Dockerd(program, socket, environment)
+        yield Dockerd(program, socket, settings, environment)
 
 
 class Containerd:

@@ -23,6 +23,7 @@ from support.processes import Lines, Program, clean_env
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+_TOML = "mirrortap.toml"
 ROOT = Path(__file__).resolve().parents[2]
 
 # GET docker.io/library/app blob sha256:ab12cd34ef56 200 miss from 127.0.0.1:5001 1.2 MB 3 ms
@@ -92,13 +93,24 @@ class Proxy:
 
 @contextmanager
 def serve(
-    folder: Path, config: str, *, data: Path | None = None, port: int = 0, workers: int = 1, ends: int = 0, **env: str
+    folder: Path,
+    config: str,
+    *,
+    name: str = _TOML,
+    data: Path | None = None,
+    port: int = 0,
+    workers: int = 1,
+    ends: int = 0,
+    **env: str,
 ) -> Iterator[Proxy]:
-    """`mirrortap serve`. It must end on SIGTERM with the exit code `ends` (unless the test itself failed)."""
+    """`mirrortap serve`, with a configuration file of that name.
+
+    It must end on SIGTERM with the exit code `ends` (unless the test itself failed).
+    """
     data = data or folder / "data"
     options: list[str | Path] = [
         "--config",
-        _config_file(folder, config),
+        _config_file(folder, config, name),
         "--listen",
         f"127.0.0.1:{port}",
         "--data",
@@ -147,9 +159,9 @@ def proxy_env(folder: Path, **more: str) -> dict[str, str]:
     return clean_env(folder / "home", PYTHONUNBUFFERED="1", **measuring, **more)
 
 
-def _config_file(folder: Path, config: str) -> Path:
+def _config_file(folder: Path, config: str, name: str = _TOML) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "mirrortap.toml"
+    path = folder / name
     path.write_text(config)
     return path
 

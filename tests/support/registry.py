@@ -47,6 +47,7 @@ class FakeRegistry:
         header as S3 does. Its requests are of kind "cdn".
     prefix: a path in front of /v2/, for mirrors such as host/some/path.
     ranges: single byte ranges are honoured; else the whole body is sent with 200.
+    at: address and port to listen at; any free one of 127.0.0.1 otherwise.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class FakeRegistry:
         cdn_name: str = "localhost",
         prefix: str = "",
         ranges: bool = True,
+        at: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self.auth = auth
         self.ranges = ranges
         self.content = Content()
         self.traffic = Traffic()
+        self._at = at
         self._tls = tls
         self._names = names
         self._prefix = prefix
@@ -73,7 +76,7 @@ class FakeRegistry:
         self._uploads = Uploads(self.content)
 
     async def __aenter__(self) -> Self:
-        await self._listener.start(self._tls.server_context(*self._names) if self._tls else None)
+        await self._listener.start(self._tls.server_context(*self._names) if self._tls else None, *self._at)
         if self._cdn:
             await self._cdn.start(self._tls.server_context(self._cdn_name) if self._tls else None)
         return self
@@ -86,7 +89,7 @@ class FakeRegistry:
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self._listener.port}{self._prefix}"
+        return f"{self._at[0]}:{self._listener.port}{self._prefix}"
 
     @property
     def url(self) -> str:

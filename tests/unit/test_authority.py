@@ -682,6 +682,15 @@ labels = st.sampled_from(["a", "b", "ab", "B", "a-b"])
 hosts = st.lists(labels, min_size=1, max_size=4).map(".".join)
 
 
+def test_more_names_than_a_handshake_carries_are_refused() -> None:
+    """Go programs, which most builders are, take 64 KiB."""
+    hosts = [f"registry-{number:05}.example{number}.com" for number in range(2000)]
+    with pytest.raises(AuthorityError, match=r"2000 host names, of \d+ bytes in all, .* give domains that cover"):
+        subtrees(hosts)
+    assert len(subtrees(hosts[:1200])) == 1200
+    assert subtrees([*(f"{host}.corp.example" for host in hosts), "corp.example"]) == ("corp.example",)
+
+
 @given(names=st.lists(hosts, min_size=1, max_size=6), host=hosts)
 def test_subtrees_cover_the_same_hosts_with_the_fewest_names(names: list[str], host: str) -> None:
     kept = subtrees(names)

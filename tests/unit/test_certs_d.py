@@ -374,7 +374,7 @@ def test_a_registry_by_address_is_only_reached(root: Path, write: Write) -> None
     config = load([root])
     assert (set(config.rules), config.warnings) == ({"docker.io"}, ())
     path = write('server = "https://m.test"', "10.0.0.7:5000")
-    refused(root, f"{path}: server: cannot be kept")
+    refused(root, f"{path}: says that it is elsewhere", "cannot be kept")
 
 
 def test_beside_other_files(root: Path, write: Write, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from addon.config.model import (
     Endpoint,
     KeyPair,
     Lives,
+    Place,
     Rule,
     Space,
     Timeouts,
@@ -357,6 +358,139 @@ def test_any_share(percent: Decimal) -> None:
         assert table.keep_filling_from == pytest.approx(float(percent) / 100)
 
 
+# --- rules for parts of registries, and for families of them ---
+
+
+def test_patterns_of_tables(read: Read) -> None:
+    names = ["docker.io", "index.docker.io/library", "*.corp.example", "*.corp.example:5000", "*.corp.example/team"]
+    config = read(toml({name: {"mirrors": [f"m{i}.io"]} for i, name in enumerate(names)}))
+    found = {
+        asked: config.rule(host, port, repository)
+        for asked, host, port, repository in (
+            ("library", "registry-1.docker.io", 443, "library/app"),
+            ("hub", "docker.io", 443, "grafana/grafana"),
+            ("corp", "a.b.corp.example", 443, "app"),
+            ("team", "a.b.corp.example", 443, "team/app"),
+            ("port", "a.corp.example", 5000, "team/app"),
+            ("none", "a.corp.example", 5001, ""),
+            ("itself", "corp.example", 443, ""),
+        )
+    }
+    assert {asked: rule and mirrors(rule) for asked, rule in found.items()} == {
+        "library": ["https://m1.io"],
+        "hub": ["https://m0.io"],
+        "corp": ["https://m2.io"],
+        "team": ["https://m4.io"],
+        "port": ["https://m3.io"],
+        "none": None,
+        "itself": None,
+    }
+    assert origins(rule_of(config, "a.b.corp.example")) == ["https://a.b.corp.example"]
+
+
+def test_a_part_is_reached_as_the_whole_is(read: Read, authority: Authority) -> None:
+    """Unless its own table says otherwise."""
+    tables: dict[str, Mapping[str, object]] = {
+        "r.io": {"ca": [authority.file]},
+        "r.io/a": {"mirrors": ["m.io"]},
+        "r.io/b": {"insecure": True},
+    }
+    rules = read(toml(tables)).rules
+    assert rules["r.io/a"].origins[0].tls == Tls((authority.file,))
+    assert rules["r.io/b"].origins[0].tls == Tls(verify=False)
+
+
+def test_blocked(read: Read) -> None:
+    config = read(
+        toml({"r.io": {"blocked": True}, "r.io/free": {}, "s.io": {"blocked": False}, "*.t.io": {"blocked": True}})
+    )
+    blocked = {"r.io": True, "r.io/free": False, "s.io": False, "*.t.io": True, "docker.io": False}
+    assert {pattern: rule.blocked for pattern, rule in config.rules.items()} == blocked
+    assert config.rules["r.io"].origins == config.rules["r.io"].mirrors == ()
+    assert rule_of(config, "a.t.io").blocked
+    # What is about no repository is asked for the part that is free.
+    assert not rule_of(config, "r.io").blocked
+    found = config.rule("r.io", 443, "other/app")
+    assert found
+    assert found.blocked
+
+
+# --- mirrors as tables ---
+
+MIRROR = """
+[[registry."docker.io/library".mirrors]]
+url = "https://m.io:5000/hub"
+path-mode = "replaced"
+capabilities = ["pull", "referrers"]
+headers = { X-Key = "secret" }
+dial-timeout = "500ms"
+ns = false
+ca = ["ca.pem"]
+"""
+
+
+def test_all_keys_of_a_mirror(read: Read, file: Path, tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.file.read_bytes())
+    (mirror,) = read(MIRROR).rules["docker.io/library"].mirrors
+    assert mirror == Endpoint(
+        "m.io:5000/hub",
+        "https://m.io:5000",
+        "/v2/hub",
+        "library",
+        Tls((tmp_path / "ca.pem",)),
+        can=frozenset({"pull", "referrers"}),
+        headers=(("X-Key", "secret"),),
+        dial_timeout=0.5,
+        ns=False,
+    )
+    assert mirror.path("library/app") == "/v2/hub/app"
+    assert mirror.place == Place(file, ("registry", "docker.io/library", "mirrors", 0))
+    assert "secret" not in repr(mirror)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "path"),
+    [
+        ("https://m.io", None, "/v2/library/app"),
+        ("https://m.io/", None, "/v2/library/app"),
+        ("https://m.io/hub/", None, "/v2/hub/library/app"),
+        ("https://m.io/hub", "after-v2", "/v2/hub/library/app"),
+        ("https://m.io/hub", "before-v2", "/hub/v2/library/app"),
+        ("https://m.io", "before-v2", "/v2/library/app"),
+        ("https://m.io/v2/hub", "as-is", "/v2/hub/library/app"),
+        ("https://m.io", "as-is", "/library/app"),
+        ("https://m.io/hub", "replaced", "/v2/hub/app"),
+        ("https://m.io", "replaced", "/v2/app"),
+    ],
+)
+def test_path_modes(url: str, mode: str | None, path: str, read: Read) -> None:
+    mirror = {"url": url} | ({"path-mode": mode} if mode else {})
+    config = read(toml({"docker.io/library": {"mirrors": [mirror]}}))
+    assert [each.url + each.path("library/app") for each in config.rules["docker.io/library"].mirrors] == [
+        f"https://m.io{path}"
+    ]
+
+
+def test_a_mirror_as_a_table_is_by_default_as_one_by_its_name(read: Read) -> None:
+    config = read(toml({"docker.io": {"mirrors": ["m.io/hub", {"url": "https://m.io/hub"}]}}))
+    assert config.rules["docker.io"].mirrors == (Endpoint("m.io/hub", "https://m.io", "/v2/hub"),)
+    config = read(toml({"docker.io": {"mirrors": [{"url": "http://m.io:5000"}, "n.io"]}}))
+    assert mirrors(config.rules["docker.io"]) == ["http://m.io:5000", "https://n.io"]
+
+
+def test_how_a_mirror_as_a_table_is_verified(read: Read, authority: Authority) -> None:
+    """As its host's own table says, unless it says anything itself."""
+    of_host = {"m.io": {"ca": [authority.file]}}
+    config = read(toml({"docker.io": {"mirrors": [{"url": "https://m.io"}]}, **of_host}))
+    assert config.rules["docker.io"].mirrors[0].tls == Tls((authority.file,))
+    config = read(toml({"docker.io": {"mirrors": [{"url": "https://m.io", "insecure": True}]}, **of_host}))
+    assert config.rules["docker.io"].mirrors[0].tls == Tls(verify=False)
+    pair = authority.pair("client")
+    own = {"url": "https://m.io", "keypair": [{"key": pair.key, "cert": pair.cert}]}
+    config = read(toml({"docker.io": {"mirrors": [own]}, **of_host}))
+    assert config.rules["docker.io"].mirrors[0].tls == Tls((), (KeyPair(pair.cert, pair.key),))
+
+
 # --- offline ---
 
 
@@ -465,7 +599,7 @@ def refused(file: Path, *told: str) -> None:
         ('[registry."m.io"]\nkeypair = [{key = "a"}]', ['registry."m.io".keypair[0].cert', "required"]),
         ("registry = 1", ["registry", "dictionary"]),
         ("registry.m = 1", ["registry.m", "dictionary"]),
-        ("[[registry]]", ["registry", "dictionary"]),
+        ("[[registry]]", ["registry[0]", "neither prefix nor location"]),  # as in a registries.conf
         ("mirrortap = true", ["mirrortap", "dictionary"]),
         # Durations.
         ("[mirrortap]\ntag-ttl = 5", ["mirrortap.tag-ttl", "write a duration as a string"]),
@@ -556,6 +690,60 @@ def refused(file: Path, *told: str) -> None:
         ('[registry."m.io"]\nmirrors = ["n.io/../a"]', ['registry."m.io".mirrors[0]', "cannot be a path"]),
         ('[registry."m.io"]\nmirrors = ["n.io/a?b=c"]', ['registry."m.io".mirrors[0]', "cannot be a path"]),
         ('[registry."m.io"]\nmirrors = ["n.io/A"]', ['registry."m.io".mirrors[0]', "cannot be a path"]),
+        # Mirrors as tables.
+        (
+            '[[registry."m.io".mirrors]]\nurl = "n.io"',
+            ['registry."m.io".mirrors[0].url', "is not a URL", '"https://host[:port][/path]"'],
+        ),
+        ('[[registry."m.io".mirrors]]\nurl = "ftp://n.io"', ['registry."m.io".mirrors[0].url', "is not a URL"]),
+        ('[[registry."m.io".mirrors]]\nurl = "https://u:p@n.io"', ["mirrors[0].url", "is not host[:port]"]),
+        ('[[registry."m.io".mirrors]]\nurl = "https://n.io/a?b"', ["mirrors[0].url", "cannot be a path"]),
+        ('[[registry."m.io".mirrors]]\nns = false', ['registry."m.io".mirrors[0].url', "required"]),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\npathmode = "as-is"',
+            ['registry."m.io".mirrors[0].pathmode: unknown key', "did you mean path-mode?"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\npath-mode = "override"',
+            ["mirrors[0].path-mode", "'after-v2', 'before-v2', 'as-is' or 'replaced'", "'override'"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\ncapabilities = ["push"]',
+            ["mirrors[0].capabilities[0]", "'pull', 'resolve' or 'referrers'", "'push'"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\ncapabilities = []',
+            ["mirrors[0].capabilities", "is empty", "take the mirror out"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\ndial-timeout = "0s"',
+            ["mirrors[0].dial-timeout", "greater than 0"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\nheaders = {"X Key" = "v"}',
+            ["mirrors[0].headers", "'X Key' is no name of a header"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\nheaders = {Host = "v"}',
+            ["mirrors[0].headers", "Host is set for each request"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\nheaders = {X-Key = "a\\nb"}',
+            ["mirrors[0].headers", "the value of X-Key cannot be sent"],
+        ),
+        (
+            '[[registry."m.io".mirrors]]\nurl = "https://n.io"\nca = ["absent.pem"]',
+            ['registry."m.io".mirrors[0].ca[0]', "absent.pem cannot be read"],
+        ),
+        ('[registry."m.io"]\nmirrors = [["n.io"]]', ['registry."m.io".mirrors[0]', "valid string"]),
+        # What is blocked.
+        (
+            '[registry."m.io"]\nblocked = true\nmirrors = ["n.io"]',
+            ['registry."m.io".blocked', "nothing is served of it, and no endpoint can be named"],
+        ),
+        ('[registry."m.io"]\nblocked = true\nfallback = false', ['registry."m.io".blocked', "nothing is served"]),
+        ('[registry."m.io"]\nblocked = "yes"', ['registry."m.io".blocked', "boolean"]),
+        ('[registry."192.0.2.1"]\nblocked = true', ['registry."192.0.2.1".blocked', "cannot be kept"]),
         # Origins.
         ('[registry."m.io"]\nfallback = false', ['registry."m.io".fallback', "no mirrors"]),
         (
@@ -593,6 +781,15 @@ def refused(file: Path, *told: str) -> None:
 def test_what_is_refused(text: str, told: list[str], file: Path) -> None:
     file.write_text(text)
     refused(file, *told)
+
+
+@pytest.mark.parametrize("value", ['"hidden\\n"', '["hidden"]', '{ hidden = "hidden" }'])
+def test_the_value_of_a_header_is_not_shown(value: str, file: Path) -> None:
+    file.write_text(f'[[registry."m.io".mirrors]]\nurl = "https://n.io"\nheaders = {{ X-Key = {value} }}')
+    with pytest.raises(ConfigError) as caught:
+        load([file])
+    assert "X-Key" in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_every_fault_is_told_at_once(file: Path) -> None:
@@ -767,8 +964,18 @@ anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=6
 )
 durations = st.sampled_from(["5s", "0ms", "1.5h", "9" * 400 + "d", "\u0661s"])
+mirror_keys: dict[str, st.SearchStrategy[Any]] = {
+    "url": words,
+    "path-mode": st.sampled_from(["after-v2", "before-v2", "as-is", "replaced"]),
+    "capabilities": st.lists(st.sampled_from(["pull", "resolve", "referrers"]), max_size=2),
+    "insecure": st.booleans(),
+    "headers": st.dictionaries(words, words, max_size=2),
+    "dial-timeout": durations,
+    "ns": st.booleans(),
+}
 registry_keys: dict[str, st.SearchStrategy[Any]] = {
-    "mirrors": st.lists(words, max_size=2),
+    "mirrors": st.lists(words | st.fixed_dictionaries({}, optional=mirror_keys), max_size=2),
+    "blocked": st.booleans(),
     "http": st.booleans(),
     "insecure": st.booleans(),
     "ca": st.lists(words, max_size=1),
@@ -826,7 +1033,7 @@ def test_any_toml_is_a_config_or_a_config_error(file: Path, document: dict[str, 
         return
     assert "docker.io" in config.rules
     for rule in config.rules.values():
-        assert rule.offline == (not rule.origins and not rule.mirrors)
+        assert (rule.offline or rule.blocked) == (not rule.origins and not rule.mirrors)
     assert config.space.cache.of(10**12) > 0
     # What the configuration lets pass must not fail when the CA is opened: that error could not name a key.
     try:

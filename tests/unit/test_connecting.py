@@ -120,3 +120,19 @@ def test_which_connections_are_guarded() -> None:
         "https://127.0.0.1:5000/#registry.test:5000",
     ]
     asyncio.run(look())
+
+
+def test_a_wildcard_is_for_the_hosts_that_it_covers(tmp_path: Path) -> None:
+    async def look() -> None:
+        connections = Connections(load([file]))
+        try:
+            own = [connections.session(URL(url), kept=True) for url in ("https://a.corp.test", "https://b.a.corp.test")]
+            for url in "https://corp.test", "https://xcorp.test", "https://a.corp.test:5000", "http://a.corp.test":
+                assert connections.session(URL(url), kept=True) is not own[0]
+            assert own[0] is own[1]
+        finally:
+            await connections.close()
+
+    file = tmp_path / "mirrortap.toml"
+    file.write_text(toml({"*.corp.test": {}}))
+    asyncio.run(look())
