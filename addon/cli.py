@@ -10,6 +10,7 @@ import click
 from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
+from addon.commands.config import CONFIGS, config
 from addon.commands.names import mirror_tls
 from addon.commands.trust import trust
 from addon.doors.listening import ListenError, address
@@ -36,14 +37,7 @@ def main() -> None:
 
 
 @main.command("serve")
-@click.option(
-    "--config",
-    "configs",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Mirrors and registries: a mirrortap.toml or buildkitd.toml, a daemon.json, a certs.d folder or a"
-    " registries.conf. May be given several times.",
-)
+@CONFIGS
 @click.option("--listen", type=_Address(), default="127.0.0.1:3128", show_default=True, help="Where builders connect.")
 @click.option(
     "--mirror-listen",
@@ -87,6 +81,7 @@ def serve_command(
 
 main.add_command(ca)
 main.add_command(cache)
+main.add_command(config)
 main.add_command(trust)
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def text(
     url = f"http://{_place(host, port)}"
     rules = sorted(config.rules.values(), key=lambda rule: rule.pattern)
     width = max(len(rule.pattern) for rule in rules)
-    others = [name for name in wellknown.registries() if name not in config.rules]
+    names = [name for name in wellknown.registries() if name not in config.rules]
     made = "  (made just now: builders must be told to trust it)" if authority.created else ""
     lines = [
         f"mirrortap is listening on {url}",
@@ -37,8 +37,8 @@ def text(
         f"Configuration: {', '.join(map(str, config.sources)) or 'built in'}",
         *(f"  WARNING {warning}" for warning in config.warnings),
         *(f"  {rule.pattern:{width}}  {_way(rule)}" for rule in rules),
-        f"  {'from the cache alone' if config.offline else 'straight from the origin, cached'}: {', '.join(others)}",
-        f"  {_others(config)}",
+        f"  {unnamed(config)}: {', '.join(names)}",
+        f"  {others(config)}",
         f"Cache: {service.cache}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",
@@ -60,7 +60,15 @@ def _way(rule: Rule) -> str:
     return way if rule.origins else f"{way}, never the origin"
 
 
-def _others(config: Config) -> str:
+def unnamed(config: Config) -> str:
+    """What is done with built-in registries that have no rule of their own."""
+    if config.offline:
+        return "from the cache alone"
+    return "by the rule *" if "*" in config.rules else "straight from the origin, cached"
+
+
+def others(config: Config) -> str:
+    """What is done with hosts that are not intercepted."""
     if config.offline:
         return "every other host is refused: mirrortap is offline"
     if "all" in config.admission.tunnel:

@@ -26,6 +26,8 @@ def load(paths: Sequence[Path]) -> Config:
 
 def _read(path: Path) -> Reading:
     """In the format that its name shows."""
+    if path.name == certs_d.HOSTS:
+        return certs_d.read(path)
     if path.is_dir():
         if path.name.endswith(".conf.d"):
             beside = path.with_name(path.name.removesuffix(".d"))

@@ -112,7 +112,9 @@ class _Merger:
         mirrors = tuple(dict.fromkeys(self._reached(mirror) for draft in said for mirror in draft.mirrors))
         origins = self._origins(said)
         if not origins and not mirrors:
-            raise ConfigError(f"{first.place}.fallback: is false, and there are no mirrors: nothing could answer")
+            raise ConfigError(
+                f"{first.place.below('fallback')}: is false, and there are no mirrors: nothing could answer"
+            )
         ttl = _agreed(said, "tag_ttl", "tag-ttl")
         rule = Rule(
             first.registry,

@@ -35,6 +35,9 @@ class Place:
     def __str__(self) -> str:
         return ": ".join(filter(None, (str(self.file), dotted(self.keys)))) if self.file else "built in"
 
+    def below(self, *keys: str | int) -> Place:
+        return Place(self.file, (*self.keys, *keys))
+
 
 @dataclass(frozen=True)
 class KeyPair:
@@ -95,8 +98,9 @@ class Endpoint:
     what `replaces` of its name stands there already: ("/v2/hub", "library") has library/app at /v2/hub/app.
 
     `can`: "pull" content by its digest, "resolve" tags, list "referrers". `headers` go with each request to it, and may
-    be secrets. `dial_timeout`: seconds, where not as for the others. `ns`: whether it is told which registry is meant.
-    `apart`: the origin of a part of a registry that is not where clients log in to it.
+    be secrets. `dial_timeout`: seconds, where not as for the others. `ns`: whether it is told which registry is meant;
+    None: as a mirror it is, as an origin not. `apart`: the origin of a part of a registry that is not where clients log
+    in to it.
     """
 
     name: str
@@ -109,7 +113,7 @@ class Endpoint:
     can: frozenset[Capability] = frozenset({"pull", "resolve"})
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     dial_timeout: float | None = None
-    ns: bool = True
+    ns: bool | None = None
     apart: bool = False
     place: Place = field(default_factory=Place, compare=False)
 
@@ -136,6 +140,11 @@ class Endpoint:
         """Where it has a repository."""
         rest = repository.removeprefix(self.replaces).lstrip("/") if self.replaces else repository
         return f"{self.base}/{rest}" if rest else self.base
+
+    @property
+    def told(self) -> bool:
+        """Whether requests to it say which registry is meant (distribution-spec, "Registry Proxying")."""
+        return not self.is_origin if self.ns is None else self.ns
 
     def standing_for(self, registry: str) -> Endpoint:
         """The same for one of the hosts of a wildcard, where it is that host itself."""

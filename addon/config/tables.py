@@ -57,7 +57,7 @@ class MirrorTable(Table):
     keypair: list[KeyPairTable] = []
     headers: Annotated[dict[str, str], Field(repr=False)] = {}
     dial_timeout: Positive | None = None
-    ns: bool = True
+    ns: bool | None = None
 
 
 def _kind(value: object) -> str:

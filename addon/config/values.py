@@ -120,3 +120,28 @@ Least = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_not_everythi
 Networks = Annotated[list[Annotated[Network, BeforeValidator(_network)]], AfterValidator(_somebody)]
 Tunnel = Annotated[Literal["all", "registries"] | list[str], BeforeValidator(_tunnel)]
 Port = Annotated[int, AfterValidator(_port)]
+
+
+def written_seconds(seconds: float) -> str:
+    """A duration as it is written, in the largest unit that it is whole in."""
+    for unit in reversed(_UNITS):
+        number = seconds / _UNITS[unit]
+        if number >= 1 and number.is_integer():
+            return f"{int(number)}{unit}"
+    return f"{seconds:g}s"
+
+
+def written_size(size: int) -> str:
+    """A number of bytes as it is written, in the largest unit that it is whole in."""
+    units = sorted(_SIZES, key=lambda unit: _SIZES[unit], reverse=True)
+    unit = next(unit for unit in units if size % _SIZES[unit] == 0 and (size or unit == "B"))
+    return f"{size // _SIZES[unit]}{unit}"
+
+
+def written_share(share: float) -> str:
+    """A share (0 to 1) as it is written."""
+    return f"{share * 100:.9g}%"
+
+
+def written_amount(amount: Amount) -> str:
+    return written_share(amount.share) if amount.share else written_size(amount.bytes)

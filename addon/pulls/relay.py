@@ -46,7 +46,7 @@ class Relay:
         """Content, or the challenge, that the origin gives this client. Raises EndpointError."""
         sent = [(name, value) for name, value in request.headers if name.lower() in _PULL_HEADERS]
         sent.append(("Accept-Encoding", "identity"))
-        target = routing.target(origin, request.target)
+        target = routing.target(origin, request.target, request.rule.registry)
         response = await self._upstream.relay(origin, request.method, target, sent, follow=True)
         body: Body = RelayedBody(response)
         if response.status == 200 and isinstance(asked.reference, Digest) and asked.reference.verifiable:
@@ -129,8 +129,9 @@ class Relay:
         problem = EndpointError("the origin is never asked")
         for origin in request.rule.origins:
             try:
-                target = routing.target(origin, request.target)
-                if (origin.apart or target != request.target) and request.method not in ("GET", "HEAD"):
+                reads = request.method in ("GET", "HEAD")
+                target = routing.target(origin, request.target, request.rule.registry if reads else None)
+                if (origin.apart or target != request.target) and not reads:
                     # The answers to a push lead to other paths there, which clients would ask us for.
                     message = f"{request.rule.pattern} is served from {origin.name}: push to that"
                     raise OciError(405, "UNSUPPORTED", message)

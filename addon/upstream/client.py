@@ -82,8 +82,7 @@ class Upstream:
         """
         name = endpoint.path(repository)
         url = URL(f"{endpoint.url}{name}/{rest}", encoded=True)
-        if not endpoint.is_origin and endpoint.ns:
-            # It tells a mirror which registry is meant (distribution-spec, "Registry Proxying").
+        if endpoint.told:
             url = url.update_query(ns=registry)
         headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
         if authorization is not None:

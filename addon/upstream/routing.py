@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from addon import oci
 from addon.oci import Blob, Digest, Manifest, OciError, Referrers
@@ -210,12 +211,18 @@ def refused_to_all(response: Response, rule: Rule) -> OciError:
     return OciError(403, "DENIED", message)
 
 
-def target(endpoint: Endpoint, target: str) -> str:
-    """The path, with its query, at which an origin has what a client asked for at `target`."""
+def target(endpoint: Endpoint, target: str, registry: str | None = None) -> str:
+    """The path, with its query, at which an origin has what a client asked for at `target`.
+
+    `registry`: what is pulled from, where the origin is to be told.
+    """
     repository = oci.repository(target)
-    if not repository or endpoint.path(repository) == f"/v2/{repository}":
+    if not repository:
         return target
-    return f"{endpoint.path(repository)}/{below(repository, target)}"
+    target = f"{endpoint.path(repository)}/{below(repository, target)}"
+    if registry and endpoint.told:
+        target += f"{'&' if '?' in target else '?'}ns={quote(registry, safe='')}"
+    return target
 
 
 def below(repository: str, target: str) -> str:

@@ -35,3 +35,19 @@ def _value(value: Any) -> str:
         case _:
             # JSON's strings are TOML's. Paths and the like are told as text.
             return json.dumps(str(value))
+
+
+def as_toml(value: Any) -> str:
+    """TOML 1.0, everything inline."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            # JSON's escapes are TOML's, but for surrogate pairs and DEL.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case list():
+            return f"[{', '.join(map(as_toml, value))}]"
+        case dict():
+            return "{" + ", ".join(f"{as_toml(key)} = {as_toml(each)}" for key, each in value.items()) + "}"
+        case _:
+            return str(value)

@@ -52,6 +52,9 @@ def test_a_missing_config(tmp_path: Path) -> None:
     absent = tmp_path / "absent.toml"
     line = refused(tmp_path, "--config", str(absent))
     assert line == f"mirrortap: {absent}: there is no such file; check the path given to --config"
+    empty = tmp_path / "certs.d"
+    empty.mkdir()
+    assert refused(tmp_path, "--config", str(empty)).startswith(f"mirrortap: {empty}: has no folder that is named like")
 
 
 def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import string
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support.config import toml
+from support.config import as_toml, toml
 
 from addon.config import tables
 from addon.config.load import load
@@ -800,6 +799,7 @@ def test_every_fault_is_told_at_once(file: Path) -> None:
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     refused(tmp_path / "absent.toml", "there is no such file", "--config")
+    refused(tmp_path, "has no folder that is named like a registry")
     (tmp_path / "latin1.toml").write_bytes("# caf\u00e9\n".encode("latin-1"))
     refused(tmp_path / "latin1.toml", "is not UTF-8 text (byte 5)")
     (tmp_path / "utf16.toml").write_text("[registry]\n", "utf-16")
@@ -929,22 +929,6 @@ def outcome(file: Path) -> Config | ConfigError:
         told = error
     assert str(told).startswith(f"{file}: ")
     return told
-
-
-def as_toml(value: Any) -> str:
-    """TOML 1.0, everything inline."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            # JSON's escapes are TOML's, but for surrogate pairs and DEL.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list():
-            return f"[{', '.join(map(as_toml, value))}]"
-        case dict():
-            return "{" + ", ".join(f"{as_toml(key)} = {as_toml(each)}" for key, each in value.items()) + "}"
-        case _:
-            return str(value)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -62,7 +62,7 @@ def read(file: Path) -> Read:
 def asked(rule: Rule | None) -> list[str]:
     """In order; mirrors as scheme://host/base, those that are told the registry with ?ns=."""
     assert rule
-    mirrors = [f"{each.url}{each.base}{'?ns=' if each.ns else ''}" for each in rule.mirrors]
+    mirrors = [f"{each.url}{each.base}{'?ns=' if each.told else ''}" for each in rule.mirrors]
     return mirrors + [each.url for each in rule.origins]
 
 
@@ -323,7 +323,7 @@ def test_whatever_json_takes_is_a_reading_or_an_error(file: Path, document: Any)
         assert str(found).encode()  # or it could not be shown
     else:
         hub = [mirror for draft in found.drafts if draft.registry == "docker.io" for mirror in draft.mirrors]
-        assert not any(mirror.ns for mirror in hub)
+        assert not any(mirror.told for mirror in hub)
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))

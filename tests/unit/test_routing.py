@@ -206,3 +206,20 @@ def test_every_combination_is_told(attempts: list[Attempt], asked: Manifest | Bl
     assert (problem.status == 404) is all(a.status == 404 for a in attempts)
     # A client must not be told to give up while one endpoint may still have it.
     assert (problem.status in (403, 404)) is routing.settled(attempts)
+
+
+@pytest.mark.parametrize(
+    ("origin", "asked", "sent"),
+    [
+        (ORIGIN, "/v2/a/tags/list?n=1", "/v2/a/tags/list?n=1"),
+        (replace(ORIGIN, base="/hub/v2"), "/v2/a/tags/list?n=1", "/hub/v2/a/tags/list?n=1"),
+        (replace(ORIGIN, ns=True), "/v2/a/tags/list?n=1", "/v2/a/tags/list?n=1&ns=docker.io%3A5"),
+        (replace(ORIGIN, ns=True), "/v2/a/tags/list", "/v2/a/tags/list?ns=docker.io%3A5"),
+        (replace(ORIGIN, base="", replaces="a/b", ns=True), "/v2/a/b/tags/list", "/tags/list?ns=docker.io%3A5"),
+        # Of no repository, so that nothing is meant by it.
+        (replace(ORIGIN, base="/hub/v2", ns=True), "/v2/", "/v2/"),
+    ],
+)
+def test_what_is_asked_of_an_origin(origin: Endpoint, asked: str, sent: str) -> None:
+    assert routing.target(origin, asked, "docker.io:5") == sent
+    assert routing.target(origin, asked) == sent.partition("?ns=")[0].partition("&ns=")[0]
