@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -12,7 +13,7 @@ from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
 from addon.commands.trust import trust
-from addon.doors.listening import ListenError
+from addon.doors.listening import ListenError, Mode
 from addon.serve import serve
 from addon.service import Service, StartError
 
@@ -46,6 +47,13 @@ def main() -> None:
 )
 @click.option("--listen", type=_Address(), default="127.0.0.1:3128", show_default=True, help="Where builders connect.")
 @click.option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    default="regular",
+    show_default=True,
+    help="How clients come: by HTTPS_PROXY=http://..., redirected, or by HTTPS_PROXY=socks5://....",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path),
     help="Folder of the CA and the cache.  [default: XDG data home]",
@@ -60,11 +68,11 @@ def main() -> None:
 )
 @click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
 def serve_command(
-    configs: tuple[Path, ...], listen: tuple[str, int], data: Path | None, workers: int, offline: bool
+    configs: tuple[Path, ...], listen: tuple[str, int], mode: Mode, data: Path | None, workers: int, offline: bool
 ) -> None:
     """Run the proxy until SIGTERM."""
     try:
-        serve(Service(configs, data, offline=offline), *listen, workers)
+        serve(Service(configs, data, offline=offline), *listen, workers, mode)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

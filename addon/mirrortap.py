@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, exceptions
+from mitmproxy.proxy.mode_specs import ProxyMode
 
 # mitmproxy loads this file by its path, from whichever environment it is installed in.
 if (_root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.append(_root)
 
+from addon.admission import rules
 from addon.doors.proxy import ProxyDoor
 from addon.service import Service, StartError
 
@@ -29,6 +31,7 @@ class Mirrortap:
     """Reads mitmproxy's options and hangs the proxy door in."""
 
     def __init__(self) -> None:
+        self._service: Service | None = None
         self._door: ProxyDoor | None = None
 
     def load(self, loader: Loader) -> None:
@@ -37,6 +40,8 @@ class Mirrortap:
         loader.add_option("mirrortap_offline", bool, False, "Serve what is cached and connect to nothing.")
 
     def configure(self, updated: set[str]) -> None:
+        if self._service and "mode" in updated:
+            _check(self._service)
         if not updated & {"mirrortap_config", "mirrortap_data", "mirrortap_offline"}:
             return
         if self._door:
@@ -48,17 +53,24 @@ class Mirrortap:
         )
         try:
             service = Service([Path(each) for each in config], Path(data) if data else None, offline=offline)
-        except StartError as error:
+            _check(service)
+        except (StartError, exceptions.OptionsError) as error:
             # mitmproxy would log a traceback and, in mitmweb, go on without us.
             print(f"mirrortap: {error}", file=sys.stderr)
             sys.exit(2)
-        self._door = ProxyDoor(service)
+        self._service, self._door = service, ProxyDoor(service)
         ctx.master.addons.register(self._door)
 
     @property
     def addons(self) -> list[ProxyDoor]:
         """mitmproxy passes its hooks on to these."""
         return [self._door] if self._door else []
+
+
+def _check(service: Service) -> None:
+    for mode in ctx.options.mode:
+        if why := rules.unfit(service.config.admission, ProxyMode.parse(mode).type_name):
+            raise exceptions.OptionsError(why)
 
 
 addons = [Mirrortap()]

@@ -16,14 +16,16 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from addon import welcome
+from addon.admission import rules
 from addon.doors.listening import bind, listen
 from addon.doors.proxy import ProxyDoor
+from addon.service import StartError
 from addon.workers import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from addon.doors.listening import Listener
+    from addon.doors.listening import Listener, Mode
     from addon.service import Service
     from addon.workers import Worker
 
@@ -40,29 +42,31 @@ class _Start:
         self._up()
 
 
-def serve(service: Service, host: str, port: int, workers: int) -> None:
+def serve(service: Service, host: str, port: int, workers: int, mode: Mode) -> None:
     """Serves until SIGTERM or SIGINT, in this process or, if more than one are asked for, in `workers` forks of it.
 
-    Raises ListenError, and StartError when no worker comes up.
+    Raises ListenError, and StartError when the configuration does not go with the mode or no worker comes up.
     """
+    if why := rules.unfit(service.config.admission, mode):
+        raise StartError(why)
     _log_to_stderr()
     listeners = bind(host, port)
 
     def greet() -> None:
         host, port, *_ = listeners[0].getsockname()
-        print(welcome.text(service, host, port), flush=True)
+        print(welcome.text(service, host, port, mode), flush=True)
 
     def work(worker: Worker) -> None:
         _log_to_stderr(f"worker {worker.number} ")
         service.after_fork()
-        asyncio.run(_serve(service, listeners, lambda: _begin(worker), worker.lifeline))
+        asyncio.run(_serve(service, listeners, mode, lambda: _begin(worker), worker.lifeline))
 
     def close() -> None:
         for listener in listeners:
             listener.close()
 
     if workers == 1:
-        asyncio.run(_serve(service, listeners, greet))
+        asyncio.run(_serve(service, listeners, mode, greet))
     else:
         service.before_fork()
         supervise(workers, work, ready=greet, stopping=close)
@@ -74,14 +78,14 @@ def _begin(worker: Worker) -> None:
 
 
 async def _serve(
-    service: Service, listeners: Sequence[Listener], up: Callable[[], None], lifeline: int | None = None
+    service: Service, listeners: Sequence[Listener], mode: Mode, up: Callable[[], None], lifeline: int | None = None
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
-    master = Master(Options())
+    master = Master(Options(mode=[mode]))
     proxyserver = Proxyserver()
     # The door first, as scripts are: it must see a connection before mitmproxy's own NextLayer does.
     master.addons.add(Core(), ProxyDoor(service), NextLayer(), proxyserver, _Start(up))
-    await listen(proxyserver, listeners)
+    await listen(proxyserver, listeners, mode)
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, master.shutdown)

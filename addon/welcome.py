@@ -10,19 +10,23 @@ from addon.upstream import routing
 
 if TYPE_CHECKING:
     from addon.config.model import Config, Rule
+    from addon.doors.listening import Mode
     from addon.service import Service
 
+# How clients name this port.
+_SCHEMES: dict[Mode, str] = {"regular": "http", "transparent": "http", "socks5": "socks5"}
 
-def text(service: Service, host: str, port: int) -> str:
+
+def text(service: Service, host: str, port: int, mode: Mode) -> str:
     """For people, and for scripts that wait for the line with `listening on`."""
     config, authority = service.config, service.authority
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    place = f"{f'[{host}]' if ':' in host else host}:{port}"
     rules = sorted(config.rules.values(), key=lambda rule: rule.pattern)
     width = max(len(rule.pattern) for rule in rules)
     others = [name for name in wellknown.registries() if name not in config.rules]
     made = "  (made just now: builders must be told to trust it)" if authority.created else ""
     lines = [
-        f"mirrortap is listening on {url}",
+        f"mirrortap is listening on {_SCHEMES[mode]}://{place}",
         "",
         f"Configuration: {', '.join(map(str, config.sources)) or 'built in'}",
         *(f"  WARNING {warning}" for warning in config.warnings),
@@ -34,7 +38,7 @@ def text(service: Service, host: str, port: int) -> str:
         f"       SHA-256 {authority.fingerprint}",
         *(f"       WARNING {warning}" for warning in authority.warnings),
         "",
-        *_builder(url, host),
+        *_builder(place, host, mode),
     ]
     return "\n".join(lines)
 
@@ -57,12 +61,16 @@ def _others(config: Config) -> str:
     return f"other hosts are refused, except (tunnel): {', '.join(config.admission.tunnel) or 'none'}"
 
 
-def _builder(url: str, host: str) -> list[str]:
+def _builder(place: str, host: str, mode: Mode) -> list[str]:
     if host in ("", "0.0.0.0", "::"):
-        url = f"http://{os.uname().nodename}:{url.rpartition(':')[2]}"
+        place = f"{os.uname().nodename}:{place.rpartition(':')[2]}"
+    if mode == "transparent":
+        use = "  (its connections are redirected to this port: see docs/transparent.md)"
+    else:
+        use = f"  export HTTPS_PROXY={_SCHEMES[mode]}://{place}"
     return [
         "On a builder:",
-        f"  curl -fsS -o /tmp/mirrortap.crt {url}/ca.crt",
-        f"  export HTTPS_PROXY={url}",
+        f"  curl -fsS -o /tmp/mirrortap.crt http://{place}/ca.crt",
+        use,
         "  export SSL_CERT_FILE=/tmp/mirrortap.crt",
     ]

@@ -85,6 +85,10 @@ class Gate:
     def leave(self, client: str) -> None:
         self._crowd.leave(client)
 
+    @property
+    def wants_login(self) -> bool:
+        return self._logins is not None
+
     async def login(self, client: str, authorization: str | None, proxy: str) -> Refusal | None:
         """What a client that has not logged in gets; `proxy` is where it reached us, as in http://USER@proxy."""
         if self._logins is None:
@@ -114,6 +118,12 @@ class Gate:
     async def way(self, client: str, host: str, port: int, own: Iterable[tuple[str, int]]) -> list[str] | Refusal:
         """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
         where = rules.place(host, port)
+        if self._config.offline:
+            return Refusal(
+                504,
+                "mirrortap is offline",
+                f"mirrortap is offline: it serves images from its cache and connects to nothing, {where} included\n",
+            )
         if refused := rules.refused(self._config, host, port):
             return self._refusal(client, where, refused)
         try:
@@ -121,7 +131,7 @@ class Gate:
         except (OSError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return Refusal(502, f"mirrortap cannot connect to {where}", f"cannot connect to {where}: {why}\n")
-        if any(_is_own(address, port, own) for address in found):
+        if any(is_own(address, port, own) for address in found):
             refused = rules.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
             return self._refusal(client, where, refused)
         if refused := rules.refused_at(self._config, host, port, found):
@@ -144,7 +154,8 @@ class Gate:
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def _is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:
+def is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:
+    """Whether something listens there that listens at one of `own`."""
     for listening, at in own:
         if port == at and (
             addresses.parse(listening) == addresses.parse(address)

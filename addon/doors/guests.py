@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from addon.admission.gate import Refusal
+
 
 class Guest:
     """`address` is where it comes from; `ways` where mitmproxy may connect to for it, as looked at by the gate;
-    `inside` whether it is in a tunnel, which it has been let into."""
+    `inside` whether it is in a tunnel, which it has been let into; `undecided` whether what it says first decides where
+    to; `refused` what it gets for whatever is not meant for the proxy itself."""
 
     def __init__(self, address: str, patience: float, late: Callable[[], None]) -> None:
         """`late` is called when something is awaited for more than `patience` seconds."""
         self.address = address
         self.ways: set[tuple[str, int]] = set()
         self.inside = False
+        self.undecided = False
+        self.refused: Refusal | None = None
         self._patience = patience
         self._late = late
         self._timer: asyncio.TimerHandle | None = None
@@ -34,6 +39,7 @@ class Guest:
 
     def awaited(self) -> None:
         """It has to say something now."""
+        self.heard()
         self._timer = asyncio.get_running_loop().call_later(self._patience, self._late)
 
     def heard(self) -> None:

@@ -12,6 +12,7 @@ subclasses that differ in these points:
   opens no connection;
 - connections are made to the addresses alone that the hooks have put into the flow (CHECKED), never to a name, and no
   request goes anywhere without them: a hook that fails opens no way;
+- a connection that nothing has led to a host yet is led there without being opened first (`begin`, `Tunnel`);
 - a request that cannot be parsed, or that never ends, gets an OCI error;
 - what a client may send before it is answered is limited, and how long it may take to say what it wants.
 
@@ -52,11 +53,12 @@ from mitmproxy.utils import human
 from addon.oci import OciError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mitmproxy.connection import Client
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layers.http._base import HttpEvent
+    from mitmproxy.proxy.server import ConnectionHandler
 
     from addon.body import Body
 
@@ -69,10 +71,49 @@ CHECKED = "mirrortap_checked"
 """The key, in a flow's metadata, of the addresses that may be connected to for it: none for an intercepted host."""
 
 # One request head or ClientHello, and what may be sent ahead of an answer; signed URLs and tokens come to a few KiB.
-_MAX_HEAD = 64 << 10
+MAX_HEAD = 64 << 10
 _FAULT = "a fault in mirrortap"
 # A client's upload waits when this much of it has not been taken by the origin.
 _UPLOAD_BUFFER = 1 << 20
+
+
+def reach(context: Context, addresses: Iterable[str], port: int) -> layer.CommandGenerator[str | None]:
+    """Connects to the first of these that answers, or says why none does."""
+    error: str | None = _FAULT
+    for address in addresses:
+        context.server = Server(address=(address, port))
+        error = yield commands.OpenConnection(context.server)
+        if not error:
+            break
+    return error
+
+
+def begin(handler: ConnectionHandler, make: Callable[[Context], layer.Layer]) -> None:
+    """Gives a new connection another first layer than its mode's, which would connect before anybody is asked."""
+    context = handler.layer.context
+    context.layers.clear()
+    handler.layer = make(context)
+
+
+class Tunnel(layer.Layer):
+    """To the first of these addresses that answers, byte for byte."""
+
+    def __init__(self, context: Context, addresses: Iterable[str], port: int) -> None:
+        super().__init__(context)
+        self._addresses = addresses
+        self._port = port
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if (yield from reach(self.context, self._addresses, self._port)):
+            self._handle_event = self._closed  # type: ignore[assignment,method-assign]
+            yield commands.CloseConnection(self.context.client)
+            return
+        relay = layers.TCPLayer(self.context, ignore=True)
+        self._handle_event = relay.handle_event  # type: ignore[method-assign]
+        yield from relay.handle_event(event)
+
+    def _closed(self, _: events.Event) -> Commands:
+        yield from ()
 
 
 class StreamedResponse(http.Response):
@@ -222,23 +263,14 @@ class RegistryStream(HttpStream):
         elif self._intercepts(request.host, request.port):
             self.child_layer = layer.NextLayer(self.context)
         else:
-            error = yield from self._tunnel()
+            error = yield from reach(self.context, self.flow.metadata[CHECKED], request.port)
+            self.flow.server_conn = self.context.server
             if error:
                 message = f"cannot connect to {human.format_address((request.host, request.port))}: {error}"
                 self.flow.response = http.Response.make(502, message, {"Content-Type": "text/plain"})
             else:
                 self.child_layer = layers.TCPLayer(self.context, ignore=True)
         yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
-
-    def _tunnel(self) -> layer.CommandGenerator[str | None]:
-        """Connects to the first of the flow's addresses that answers, or says why none does."""
-        error: str | None = _FAULT
-        for address in self.flow.metadata[CHECKED]:
-            self.context.server = self.flow.server_conn = Server(address=(address, self.flow.request.port))
-            error = yield commands.OpenConnection(self.context.server)
-            if not error:
-                break
-        return error
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         error: str | None = _FAULT
@@ -312,8 +344,8 @@ class RegistryTLSLayer(ClientTLSLayer):
     """mitmproxy's TLS towards a client, which need not wait for more than a ClientHello can be."""
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > _MAX_HEAD:
-            return False, f"a ClientHello of more than {_MAX_HEAD} bytes"
+        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HEAD:
+            return False, f"a ClientHello of more than {MAX_HEAD} bytes"
         return (yield from super().receive_handshake_data(data))
 
 
@@ -350,8 +382,8 @@ class RegistryHttp1Server(Http1Server):
                 yield from self._refuse(400, "the request is not valid HTTP/1.1")
             else:
                 yield command
-        if self.state == self.read_headers and len(self.buf) > _MAX_HEAD:
-            yield from self._refuse(431, f"the request's head has more than {_MAX_HEAD} bytes")
+        if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
+            yield from self._refuse(431, f"the request's head has more than {MAX_HEAD} bytes")
             self.state = self.done
         if self.state != self.read_headers or not self.buf:
             self._alarm = None
@@ -360,7 +392,7 @@ class RegistryHttp1Server(Http1Server):
             yield self._alarm
 
     def wait(self, event: events.Event) -> Commands:
-        if len(self.buf) > _MAX_HEAD:
+        if len(self.buf) > MAX_HEAD:
             yield commands.CloseConnection(self.conn)
         yield from super().wait(event)
 
