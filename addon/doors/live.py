@@ -64,17 +64,8 @@ def release(client: Client) -> None:
 
 def hang_up(client: Client, reason: str) -> None:
     log.error("%s %s", peer(client), reason)
-    cut(client)
-
-
-def cut(client: Client, last: bytes = b"") -> None:
-    """Ends its connection, after these bytes or, without any, at once."""
     with suppress(KeyError):
-        if last:
-            writer(client).write(last)
-            writer(client).close()
-        else:
-            writer(client).transport.abort()
+        writer(client).transport.abort()
 
 
 def peer(client: Client) -> str:

@@ -104,16 +104,23 @@ class Tunnel(layer.Layer):
         self._port = port
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if (yield from reach(self.context, self._addresses, self._port)):
-            self._handle_event = self._closed  # type: ignore[assignment,method-assign]
-            yield commands.CloseConnection(self.context.client)
-            return
-        relay = layers.TCPLayer(self.context, ignore=True)
-        self._handle_event = relay.handle_event  # type: ignore[method-assign]
-        yield from relay.handle_event(event)
+        failed = yield from reach(self.context, self._addresses, self._port)
+        child = HangUp(self.context) if failed else layers.TCPLayer(self.context, ignore=True)
+        self._handle_event = child.handle_event  # type: ignore[method-assign]
+        yield from child.handle_event(event)
 
-    def _closed(self, _: events.Event) -> Commands:
-        yield from ()
+
+class HangUp(layer.Layer):
+    """Ends the client's connection, after these bytes."""
+
+    def __init__(self, context: Context, last: bytes = b"") -> None:
+        super().__init__(context)
+        self._last = last
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Start):
+            yield commands.SendData(self.context.client, self._last)
+            yield commands.CloseConnection(self.context.client)
 
 
 class StreamedResponse(http.Response):

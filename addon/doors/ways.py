@@ -19,7 +19,7 @@ from addon.config.model import is_address
 from addon.doors import live, openings
 from addon.doors.listening import tell_where_to
 from addon.doors.socks import GRANTED, NOT_ALLOWED, UNREACHABLE, SocksLayer
-from addon.doors.streaming import MAX_HEAD, RegistryHttpLayer, RegistryTLSLayer, Tunnel, begin
+from addon.doors.streaming import MAX_HEAD, HangUp, RegistryHttpLayer, RegistryTLSLayer, Tunnel, begin
 from addon.journal import Seldom
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Ways:
             nextlayer.layer = self._http(context, HTTPMode.transparent)
         else:
             self._hung_up.warning("%s was hung up on: %s", guest.address, found.reason)
-            live.cut(context.client, _ACCESS_DENIED if opening.protocol == "tls" else b"")
+            nextlayer.layer = HangUp(context, _ACCESS_DENIED if opening.protocol == "tls" else b"")
 
     async def _way(self, client: Client, guest: Guest, host: str, port: int) -> list[str] | Refusal:
         guest.heard()
