@@ -119,6 +119,7 @@ class Gate:
         """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
         where = rules.place(host, port)
         if self._config.offline:
+            self._strays.warning("%s was refused a connection: mirrortap is offline, and %s not its own", client, where)
             return Refusal(
                 504,
                 "mirrortap is offline",

@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 class Guest:
     """`address` is where it comes from; `ways` where mitmproxy may connect to for it, as looked at by the gate;
-    `inside` whether it is in a tunnel, which it has been let into; `undecided` whether what it says first decides where
-    to; `refused` what it gets for whatever is not meant for the proxy itself."""
+    `inside` whether it is in a tunnel, which it has been let into; `refused` what it gets for whatever is not meant for
+    the proxy itself."""
 
     def __init__(self, address: str, patience: float, late: Callable[[], None]) -> None:
         """`late` is called when something is awaited for more than `patience` seconds."""
         self.address = address
         self.ways: set[tuple[str, int]] = set()
         self.inside = False
-        self.undecided = False
         self.refused: Refusal | None = None
         self._patience = patience
         self._late = late

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from addon.config.model import Rule
     from addon.doors.socks import Wish
+    from addon.doors.tunnels import Begun
     from addon.service import Service
 
 log = logging.getLogger("mirrortap")
@@ -116,6 +117,9 @@ class ProxyDoor:
     async def socks5_auth(self, login: Socks5AuthData) -> None:
         await self._ways.login(login)
 
+    async def mirrortap_begun(self, begun: Begun) -> None:
+        await self._ways.decide(begun, self._guests[begun.context.client.id])
+
     async def mirrortap_wish(self, wish: Wish) -> None:
         await self._ways.wished(wish, self._guests[wish.client.id])
 
@@ -128,13 +132,10 @@ class ProxyDoor:
         with suppress(KeyError):
             live.writer(client).transport.abort()
 
-    async def next_layer(self, nextlayer: layer.NextLayer) -> None:
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
         context = nextlayer.context
         guest = self._guests.get(context.client.id)
         if nextlayer.layer or guest is None:
-            return
-        if guest.undecided:
-            await self._ways.decide(nextlayer, guest)
             return
         if starts_like_tls_record(nextlayer.data_client()):
             if context.server.address:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mitmproxy.connection import Server
+from mitmproxy.net import check
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers.modes import HttpProxy, Socks5AuthData, Socks5AuthHook
 
-from addon.doors.streaming import reach
+from addon.doors.tunnels import Undecided, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,14 +37,15 @@ GRANTED, FAILED, NOT_ALLOWED, UNREACHABLE, _NO_SUCH_COMMAND, _NO_SUCH_ADDRESS = 
 
 @dataclass
 class Wish:
-    """Where a client wants to go. A door says in `reply` whether it may, and in `addresses` where to connect to: none
-    when what the client sends decides that."""
+    """Where a client wants to go. A door says in `reply` whether it may, and in `addresses` where that is connected to,
+    or that nothing is: the host is ours, or `undecided` by its address alone."""
 
     client: Client
     host: str
     port: int
     reply: int = FAILED
     addresses: list[str] = field(default_factory=list)
+    undecided: bool = False
 
 
 @dataclass
@@ -118,8 +120,12 @@ class SocksLayer(layer.Layer):
         elif len(self._buffer) >= 4 + size + 2:
             said = self._taken(4 + size + 2)[4:]
             (port,) = struct.unpack("!H", said[-2:])
-            host = said[1:-2].decode("latin-1") if kind == _NAME else str(ipaddress.ip_address(said[:-2]))
-            yield from self._go(host, port)
+            if kind != _NAME:
+                yield from self._go(str(ipaddress.ip_address(said[:-2])), port)
+            elif check.is_valid_host(name := said[1:-2]):
+                yield from self._go(name.decode(), port)
+            else:
+                yield from self._refuse(UNREACHABLE)
 
     def _go(self, host: str, port: int) -> Commands:
         wish = Wish(self.context.client, host, port)
@@ -128,7 +134,7 @@ class SocksLayer(layer.Layer):
             yield from self._refuse(wish.reply)
         elif not wish.addresses:
             self.context.server = Server(address=(host, port))
-            yield from self._grant(layer.NextLayer(self.context))
+            yield from self._grant(Undecided(self.context) if wish.undecided else layer.NextLayer(self.context))
         elif (yield from reach(self.context, wish.addresses, port)):
             yield from self._refuse(UNREACHABLE)
         else:

@@ -1,4 +1,4 @@
-"""The one file that knows mitmproxy's inner layers: bodies that are streamed from and to us.
+"""mitmproxy's inner layers for HTTP and TLS: bodies that are streamed from and to us.
 
 mitmproxy can stream what passes between a client and a server, but has no public way to stream a response that an
 addon makes, nor a request to one. So its HTTP layers are replaced, at the documented place (the `next_layer` hook), by
@@ -12,7 +12,6 @@ subclasses that differ in these points:
   opens no connection;
 - connections are made to the addresses alone that the hooks have put into the flow (CHECKED), never to a name, and no
   request goes anywhere without them: a hook that fails opens no way;
-- a connection that nothing has led to a host yet is led there without being opened first (`begin`, `Tunnel`);
 - a request that cannot be parsed, or that never ends, gets an OCI error;
 - what a client may send before it is answered is limited, and how long it may take to say what it wants.
 
@@ -27,7 +26,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy import flow, http
-from mitmproxy.connection import Server
 from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import ClientTLSLayer
@@ -50,15 +48,15 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.utils import human
 
+from addon.doors.tunnels import FAULT, MAX_HEAD, reach
 from addon.oci import OciError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from mitmproxy.connection import Client
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layers.http._base import HttpEvent
-    from mitmproxy.proxy.server import ConnectionHandler
 
     from addon.body import Body
 
@@ -70,57 +68,8 @@ ITSELF = "mirrortap.invalid"
 CHECKED = "mirrortap_checked"
 """The key, in a flow's metadata, of the addresses that may be connected to for it: none for an intercepted host."""
 
-# One request head or ClientHello, and what may be sent ahead of an answer; signed URLs and tokens come to a few KiB.
-MAX_HEAD = 64 << 10
-_FAULT = "a fault in mirrortap"
 # A client's upload waits when this much of it has not been taken by the origin.
 _UPLOAD_BUFFER = 1 << 20
-
-
-def reach(context: Context, addresses: Iterable[str], port: int) -> layer.CommandGenerator[str | None]:
-    """Connects to the first of these that answers, or says why none does."""
-    error: str | None = _FAULT
-    for address in addresses:
-        context.server = Server(address=(address, port))
-        error = yield commands.OpenConnection(context.server)
-        if not error:
-            break
-    return error
-
-
-def begin(handler: ConnectionHandler, make: Callable[[Context], layer.Layer]) -> None:
-    """Gives a new connection another first layer than its mode's, which would connect before anybody is asked."""
-    context = handler.layer.context
-    context.layers.clear()
-    handler.layer = make(context)
-
-
-class Tunnel(layer.Layer):
-    """To the first of these addresses that answers, byte for byte."""
-
-    def __init__(self, context: Context, addresses: Iterable[str], port: int) -> None:
-        super().__init__(context)
-        self._addresses = addresses
-        self._port = port
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        failed = yield from reach(self.context, self._addresses, self._port)
-        child = HangUp(self.context) if failed else layers.TCPLayer(self.context, ignore=True)
-        self._handle_event = child.handle_event  # type: ignore[method-assign]
-        yield from child.handle_event(event)
-
-
-class HangUp(layer.Layer):
-    """Ends the client's connection, after these bytes."""
-
-    def __init__(self, context: Context, last: bytes = b"") -> None:
-        super().__init__(context)
-        self._last = last
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.Start):
-            yield commands.SendData(self.context.client, self._last)
-            yield commands.CloseConnection(self.context.client)
 
 
 class StreamedResponse(http.Response):
@@ -266,7 +215,7 @@ class RegistryStream(HttpStream):
         if self.flow.response:
             pass  # refused by the door
         elif CHECKED not in self.flow.metadata:
-            self.flow.response = http.Response.make(502, _FAULT, {"Content-Type": "text/plain", "Connection": "close"})
+            self.flow.response = http.Response.make(502, FAULT, {"Content-Type": "text/plain", "Connection": "close"})
         elif self._intercepts(request.host, request.port):
             self.child_layer = layer.NextLayer(self.context)
         else:
@@ -280,7 +229,7 @@ class RegistryStream(HttpStream):
         yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        error: str | None = _FAULT
+        error: str | None = FAULT
         # None for an intercepted host: the hook that should have answered has failed then, and the request must not go
         # out past the engine's rules.
         for address in self.flow.metadata.get(CHECKED, ()):
@@ -289,7 +238,7 @@ class RegistryStream(HttpStream):
                 self.context.server = self.flow.server_conn = connection
                 return True
         assert error
-        code = ErrorCode.GENERIC_SERVER_ERROR if error is _FAULT else ErrorCode.CONNECT_FAILED
+        code = ErrorCode.GENERIC_SERVER_ERROR if error is FAULT else ErrorCode.CONNECT_FAILED
         yield from self.handle_protocol_error(ResponseProtocolError(self.stream_id, error, code))
         return False
 

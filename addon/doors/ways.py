@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
-from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.modes import HttpProxy
 from mitmproxy.proxy.mode_specs import Socks5Mode, TransparentMode
@@ -16,10 +15,11 @@ from addon import addresses
 from addon.admission import rules
 from addon.admission.gate import Refusal, is_own
 from addon.config.model import is_address
-from addon.doors import live, openings
+from addon.doors import live
 from addon.doors.listening import tell_where_to
 from addon.doors.socks import GRANTED, NOT_ALLOWED, UNREACHABLE, SocksLayer
-from addon.doors.streaming import MAX_HEAD, HangUp, RegistryHttpLayer, RegistryTLSLayer, Tunnel, begin
+from addon.doors.streaming import RegistryHttpLayer, RegistryTLSLayer
+from addon.doors.tunnels import MAX_HEAD, HangUp, Tunnel, Undecided, begin
 from addon.journal import Seldom
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from addon.doors.guests import Guest
     from addon.doors.socks import Wish
+    from addon.doors.tunnels import Begun
     from addon.service import Service
 
 log = logging.getLogger("mirrortap")
@@ -83,8 +84,7 @@ class Ways:
                 guest.refused = _NOT_REDIRECTED
                 begin(handler, HttpProxy)
             else:
-                guest.undecided = True
-                begin(handler, NextLayer)
+                begin(handler, Undecided)
 
     async def login(self, login: Socks5AuthData) -> None:
         """mitmproxy's own ProxyAuth has been asked before, where that is in use."""
@@ -99,8 +99,8 @@ class Ways:
         """Answers what a SOCKS client has asked for."""
         guest.inside = True
         guest.refused = None
-        guest.undecided = is_address(wish.host)
-        if guest.undecided or self._service.config.rule(wish.host, wish.port):
+        wish.undecided = is_address(wish.host)
+        if wish.undecided or self._service.config.rule(wish.host, wish.port):
             wish.reply = GRANTED
             guest.awaited()
             return
@@ -110,30 +110,26 @@ class Ways:
         else:
             wish.reply, wish.addresses = GRANTED, found
 
-    async def decide(self, nextlayer: NextLayer, guest: Guest) -> None:
-        """Where a connection leads that was meant for an address: by what it has said so far, if that is enough."""
-        context = nextlayer.context
+    async def decide(self, begun: Begun, guest: Guest) -> None:
+        """Where a connection leads that was meant for an address."""
+        context, opening = begun.context, begun.opening
         assert context.server.address
         address, port = context.server.address[:2]
-        data = nextlayer.data_client()
-        opening = openings.read(data)
-        if not opening.complete and len(data) <= MAX_HEAD:
-            return
-        guest.undecided = False
         if opening.host and self._service.config.rule(opening.host, port):
             context.server.address = (opening.host, port)
             tls = opening.protocol == "tls"
-            nextlayer.layer = RegistryTLSLayer(context) if tls else self._http(context, HTTPMode.transparent)
+            begun.layer = RegistryTLSLayer(context) if tls else self._http(context, HTTPMode.transparent)
             return
         found = await self._way(context.client, guest, address, port) if opening.complete else _LONG
         if not isinstance(found, Refusal):
-            nextlayer.layer = Tunnel(context, found, port)
+            begun.layer = Tunnel(context, found, port)
         elif opening.protocol == "http":
             guest.refused = found
-            nextlayer.layer = self._http(context, HTTPMode.transparent)
+            begun.layer = self._http(context, HTTPMode.transparent)
         else:
+            begun.layer = HangUp(context, _ACCESS_DENIED if opening.protocol == "tls" else b"")
+        if found in (_OWN, _LONG):
             self._hung_up.warning("%s was hung up on: %s", guest.address, found.reason)
-            nextlayer.layer = HangUp(context, _ACCESS_DENIED if opening.protocol == "tls" else b"")
 
     async def _way(self, client: Client, guest: Guest, host: str, port: int) -> list[str] | Refusal:
         guest.heard()

@@ -92,7 +92,16 @@ class Proxy:
 
 @contextmanager
 def serve(
-    folder: Path, config: str, *, data: Path | None = None, port: int = 0, workers: int = 1, ends: int = 0, **env: str
+    folder: Path,
+    config: str,
+    *,
+    data: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    workers: int = 1,
+    mode: str = "regular",
+    ends: int = 0,
+    **env: str,
 ) -> Iterator[Proxy]:
     """`mirrortap serve`. It must end on SIGTERM with the exit code `ends` (unless the test itself failed)."""
     data = data or folder / "data"
@@ -100,13 +109,14 @@ def serve(
         "--config",
         _config_file(folder, config),
         "--listen",
-        f"127.0.0.1:{port}",
+        f"{host}:{port}",
         "--data",
         data,
+        *(["--mode", mode] if mode != "regular" else []),
         *(["--workers", str(workers)] if workers > 1 else []),
     ]
     argv = [sys.executable, "-m", "addon.cli", "serve", *options]
-    with _running(folder, argv, r"listening on http://([^\s:]+):(\d+)", data, env, ends) as proxy:
+    with _running(folder, argv, r"listening on \w+://([^\s:]+):(\d+)", data, env, ends) as proxy:
         yield proxy
 
 
@@ -122,7 +132,7 @@ def mitmdump(folder: Path, config: str, *options: str | Path) -> Iterator[Proxy]
         *("--listen-host", "127.0.0.1", "-p", "0"),
         *options,
     ]
-    with _running(folder, argv, r"proxy listening at ([^\s:]+):(\d+)", data, {}) as proxy:
+    with _running(folder, argv, r"(?i)proxy listening at ([^\s:]+):(\d+)", data, {}) as proxy:
         yield proxy
 
 
