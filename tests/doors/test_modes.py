@@ -349,6 +349,16 @@ def test_mitmproxys_own_program_does_the_same(other_lan: Lan, tmp_path: Path) ->
                 assert_led_on(door, hello("elsewhere.example"))
 
 
+def test_mitmproxys_own_program_does_not_start_where_nobody_could_log_in(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(ANN)
+    with (
+        pytest.raises(AssertionError) as ended,
+        mitmdump(tmp_path, toml({}, {"proxy-users": "users"}), "--mode", "transparent"),
+    ):
+        pass
+    assert "nobody can be asked to log in with --mode transparent" in str(ended.value)
+
+
 # --- the port itself ---
 
 

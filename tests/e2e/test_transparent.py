@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
+import ssl
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.clients import Sandbox
 from support.config import toml
+from support.images import sha256
 from support.networks import Network
 from support.processes import needs
 from support.programs import docker_registry
@@ -20,9 +24,7 @@ from support.proxy import ROOT, serve
 from e2e.conftest import APP
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.certificates import Authority
     from support.images import Image
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = needs("docker-registry", "skopeo", "ip", "nft")
 
 # Where Docker Hub is for the builder, and nothing is; and a web server that is none of the proxy's business.
-HUB, OTHER = "198.51.100.7", "203.0.113.10"
+HUB, HUB6, OTHER = "198.51.100.7", "2001:db8::7", "203.0.113.10"
 HELLO = b"hello from another host"
 
 
@@ -52,6 +54,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, authority: Authority, mirror:
     with Network(folder) as builder, Network(folder) as gateway, Network(folder) as beyond, ExitStack() as stack:
         builder.connect("10.77.0.2/24", gateway, "10.77.0.1/24")
         builder.run("ip", "route", "add", "default", "via", "10.77.0.1")
+        if Path("/proc/net/if_inet6").exists():
+            builder.run("ip", "address", "add", "fd77::2/64", "dev", "link0", "nodad")
+            gateway.run("ip", "address", "add", "fd77::1/64", "dev", "link0", "nodad")
+            builder.run("ip", "route", "add", "default", "via", "fd77::1")
         gateway.connect("203.0.113.1/24", beyond, f"{OTHER}/24")
         with beyond.inside():
             web_server(authority.server_context("other.example"))
@@ -114,6 +120,21 @@ def test_another_host_is_reached_untouched(authority: Authority, site: Site) -> 
         context.wrap_socket(sock, server_hostname="other.example") as secured,
     ):
         assert secured.recv(100) == HELLO
+
+
+def test_it_is_the_same_over_ipv6(app: Image, site: Site) -> None:
+    if not Path("/proc/net/if_inet6").exists():
+        return
+    context = ssl.create_default_context(cafile=str(site.proxy.ca))
+    with (
+        site.builder.inside(),
+        socket.create_connection((HUB6, 443), timeout=20) as sock,
+        context.wrap_socket(sock, server_hostname="registry-1.docker.io") as secured,
+    ):
+        secured.sendall(f"GET /v2/library/app/blobs/{app.config.digest} HTTP/1.0\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(secured)
+        answer.begin()
+        assert sha256(answer.read()) == app.config.digest
 
 
 def test_a_builder_gets_the_ca_from_the_port_itself(site: Site, tmp_path: Path) -> None:
