@@ -119,7 +119,9 @@ class Gate:
         """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
         where = rules.place(host, port)
         if self._config.offline:
-            self._strays.warning("%s was refused a connection: mirrortap is offline, and %s not its own", client, where)
+            self._strays.warning(
+                "%s was refused a connection: mirrortap is offline, and connects to nothing, %s included", client, where
+            )
             return Refusal(
                 504,
                 "mirrortap is offline",

@@ -37,6 +37,8 @@ NOWHERE, ELSEWHERE = "198.51.100.7", "10.77.0.2"
 STRANGER = 65534
 # Where it listens, and besides them one where nobody does.
 PORTS, CLOSED = (80, 443, 5000), 8080
+# More than the kernel holds of what is not read.
+LARGE = 64 << 20
 DENIED = bytes.fromhex("15 03 03 00 02 02 31")
 # As `htpasswd -nbBC 4 ann s3cret` writes it.
 ANN = "ann:$2y$04$5Tfb1/UUev7kwvB5ncAxh.e3P7h0WLXWr85QwKsGjBajk32oZq4L."
@@ -314,6 +316,9 @@ def test_what_cannot_be_reached_ends(door: Door, request: pytest.FixtureRequest)
 
 def test_bad_beginnings(door: Door) -> None:
     with ExitStack() as stack:
+        led_on = stack.enter_context(door.dial(ELSEWHERE, 443))
+        led_on.sendall(b"\x00")
+        assert exactly(led_on, 1) == b"\x00"
         silent, half_hello, half_head, no_more = (stack.enter_context(door.dial(NOWHERE, 443)) for _ in range(4))
         half_hello.sendall(hello(HOST)[:200])
         half_head.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n".encode())
@@ -332,6 +337,9 @@ def test_bad_beginnings(door: Door) -> None:
         assert rest(no_more) == b""
         for late in silent, half_hello, half_head:
             assert rest(late) == b""
+        # Where it is known where to, nobody is waited for.
+        led_on.sendall(b"\x01")
+        assert exactly(led_on, 1) == b"\x01"
     door.proxy.log.wait_for(r"was hung up on: .* within 2 s \(header-timeout\)", count=3)
 
 
@@ -479,6 +487,19 @@ def test_what_socks_cannot_or_may_not_have(lan: Lan, socks: Proxy, request_: byt
         assert exactly(sock, 10) == bytes([5, code, 0, 1]) + bytes(6)
         if code:
             assert rest(sock) == b""
+
+
+def test_what_nobody_takes_yet_stays_with_the_client(lan: Lan, socks: Proxy) -> None:
+    """While a name is looked up."""
+    sock, _ = logged_in(lan, socks)
+    with sock:
+        sock.sendall(request_for("slow.invalid", 443))
+        sock.settimeout(0.3)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < LARGE:
+                sent += sock.send(bytes(65536))
+        assert sent < LARGE
 
 
 def test_socks_leads_a_name_on_byte_for_byte(lan: Lan, socks: Proxy) -> None:
