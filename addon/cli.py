@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -13,7 +14,7 @@ from addon.commands.cache import cache
 from addon.commands.config import CONFIGS, config
 from addon.commands.names import mirror_tls
 from addon.commands.trust import trust
-from addon.doors.listening import ListenError, address
+from addon.doors.listening import ListenError, Mode, address
 from addon.serve import Ports, serve
 from addon.service import Service, StartError
 
@@ -46,6 +47,13 @@ def main() -> None:
 )
 @mirror_tls
 @click.option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    default="regular",
+    show_default=True,
+    help="How clients come: by HTTPS_PROXY=http://..., redirected, or by HTTPS_PROXY=socks5://....",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path),
     help="Folder of the CA and the cache.  [default: XDG data home]",
@@ -64,6 +72,7 @@ def serve_command(
     listen: tuple[str, int],
     mirror_listen: tuple[str, int] | None,
     mirror_names: tuple[str, ...],
+    mode: Mode,
     data: Path | None,
     workers: int,
     offline: bool,
@@ -72,8 +81,8 @@ def serve_command(
     if mirror_names and not mirror_listen:
         raise click.UsageError("--mirror-tls is about the port of --mirror-listen: give that, too")
     try:
-        service = Service(configs, data, offline=offline, own_names=mirror_names)
-        serve(service, Ports(listen, mirror_listen, mirror_names), workers)
+        service = Service(configs, data, offline=offline, own_names=mirror_names, modes=(mode,))
+        serve(service, Ports(listen, mirror_listen, mirror_names, mode), workers)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)

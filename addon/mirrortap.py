@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, exceptions
+from mitmproxy.proxy.mode_specs import ProxyMode
 
 # mitmproxy loads this file by its path, from whichever environment it is installed in.
 if (_root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.append(_root)
 
+from addon.admission import rules
 from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, address, bind
 from addon.doors.mirror import MirrorDoor
@@ -37,6 +39,7 @@ class Mirrortap:
     def __init__(self) -> None:
         self.addons: list[ProxyDoor | MirrorDoor | Closing] = []
         """mitmproxy passes its hooks on to these."""
+        self._service: Service | None = None
 
     def load(self, loader: Loader) -> None:
         loader.add_option("mirrortap_config", Sequence[str], [], "The configuration files.")
@@ -46,12 +49,14 @@ class Mirrortap:
         loader.add_option("mirrortap_mirror_tls", Sequence[str], [], "DNS names of the mirror, for https.")
 
     def configure(self, updated: set[str]) -> None:
+        if self._service and "mode" in updated:
+            _check(self._service)
         if not any(option.startswith("mirrortap_") for option in updated):
             return
         if self.addons:
             raise exceptions.OptionsError("mirrortap reads its options once: restart to change them")
         try:
-            doors = _doors()
+            self._service, doors = _doors()
         except (StartError, ListenError, ValueError) as error:
             # mitmproxy would log a traceback and, in mitmweb, go on without us.
             print(f"mirrortap: {error}", file=sys.stderr)
@@ -61,7 +66,7 @@ class Mirrortap:
             ctx.master.addons.register(door)
 
 
-def _doors() -> list[ProxyDoor | MirrorDoor | Closing]:
+def _doors() -> tuple[Service, list[ProxyDoor | MirrorDoor | Closing]]:
     """What the options ask for. Raises StartError, ListenError, and ValueError for an option that is wrong."""
     options = ctx.options
     try:
@@ -73,11 +78,18 @@ def _doors() -> list[ProxyDoor | MirrorDoor | Closing]:
     at = address(options.mirrortap_mirror_listen) if options.mirrortap_mirror_listen else None
     configs = [Path(each) for each in options.mirrortap_config]
     data = Path(options.mirrortap_data) if options.mirrortap_data else None
-    service = Service(configs, data, offline=options.mirrortap_offline, own_names=names)
+    modes = [ProxyMode.parse(mode).type_name for mode in options.mode]
+    service = Service(configs, data, offline=options.mirrortap_offline, own_names=names, modes=modes)
     doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
     if at:
         doors.append(MirrorDoor(service, bind(*at, "mirrortap_mirror_listen"), names))
-    return [*doors, Closing(service, doors)]
+    return service, [*doors, Closing(service, doors)]
+
+
+def _check(service: Service) -> None:
+    for mode in ctx.options.mode:
+        if why := rules.unfit(service.config.admission, ProxyMode.parse(mode).type_name):
+            raise exceptions.OptionsError(why)
 
 
 addons = [Mirrortap()]

@@ -26,7 +26,7 @@ from addon.workers import supervise
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from addon.doors.listening import Listener
+    from addon.doors.listening import Listener, Mode
     from addon.service import Service
     from addon.workers import Worker
 
@@ -45,7 +45,8 @@ class _Start:
 
 @dataclass(frozen=True)
 class Ports:
-    """Where to listen (host and port): for clients with a proxy and, where asked for, for those with a mirror.
+    """Where to listen (host and port): for clients with a proxy, who come in this `mode`, and, where asked for, for
+    those with a mirror.
 
     `mirror_names`: the DNS names that the mirror shows a certificate for; plain http without any.
     """
@@ -53,6 +54,7 @@ class Ports:
     proxy: tuple[str, int]
     mirror: tuple[str, int] | None = None
     mirror_names: tuple[str, ...] = ()
+    mode: Mode = "regular"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class _Bound:
     proxy: Sequence[Listener]
     mirror: Sequence[Listener]
     mirror_names: tuple[str, ...]
+    mode: Mode
 
     def close(self) -> None:
         for listener in (*self.proxy, *self.mirror):
@@ -76,11 +79,11 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     _log_to_stderr()
     proxy = bind(*ports.proxy, "--listen")
     mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
-    bound = _Bound(proxy, mirror, ports.mirror_names)
+    bound = _Bound(proxy, mirror, ports.mirror_names, ports.mode)
 
     def greet() -> None:
-        at = _address(proxy)
-        print(welcome.text(service, *at, _address(mirror) if mirror else None, ports.mirror_names), flush=True)
+        at, mirror_at = _address(proxy), _address(mirror) if mirror else None
+        print(welcome.text(service, *at, ports.mode, mirror_at, ports.mirror_names), flush=True)
 
     def work(worker: Worker) -> None:
         _log_to_stderr(f"worker {worker.number} ")
@@ -106,14 +109,14 @@ def _begin(worker: Worker) -> None:
 
 async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeline: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
-    master = Master(Options())
+    master = Master(Options(mode=[bound.mode]))
     proxyserver = Proxyserver()
     doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
     if bound.mirror:
         doors.append(MirrorDoor(service, bound.mirror, bound.mirror_names))
     # The doors first, as scripts are: the proxy's must see a connection before mitmproxy's own NextLayer does.
     master.addons.add(Core(), *doors, Closing(service, doors), NextLayer(), proxyserver, _Start(up))
-    await listen(proxyserver, bound.proxy)
+    await listen(proxyserver, bound.proxy, bound.mode)
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, master.shutdown)

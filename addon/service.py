@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addon.admission import rules
 from addon.admission.gate import Gate
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
@@ -55,16 +56,20 @@ class Service:
         *,
         offline: bool = False,
         own_names: Sequence[str] = (),
+        modes: Sequence[str] = ("regular",),
     ) -> None:
         """Reads the configuration (built in when there is no file) and opens the data folder (XDG when None).
 
         Raises StartError. `offline`: nothing is connected to, whatever the configuration says. `own_names`: DNS names
-        that the CA must have certificates for besides the registries'.
+        that the CA must have certificates for besides the registries'. `modes`: how clients come to the proxy's port.
         """
         data = data or default_data()
 
         def read() -> Config:
             config = load(config_files)
+            for mode in modes:
+                if why := rules.unfit(config.admission, mode):
+                    raise ConfigError(why)
             return config.taken_offline() if offline else config
 
         self._own_names = tuple(own_names)

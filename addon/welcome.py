@@ -12,27 +12,34 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from addon.config.model import Config, Rule
+    from addon.doors.listening import Mode
     from addon.service import Service
 
 # Of all interfaces.
 _ALL = ("", "0.0.0.0", "::")
+# How clients name the proxy's port.
+_SCHEMES: dict[Mode, str] = {"regular": "http", "transparent": "http", "socks5": "socks5"}
 
 
 def text(
-    service: Service, host: str, port: int, mirror: tuple[str, int] | None = None, mirror_names: Sequence[str] = ()
+    service: Service,
+    host: str,
+    port: int,
+    mode: Mode,
+    mirror: tuple[str, int] | None = None,
+    mirror_names: Sequence[str] = (),
 ) -> str:
     """For people, and for scripts that wait for the line with `listening on`.
 
     `mirror` is where the mirror door listens, if it does, and `mirror_names` are its names in TLS.
     """
     config, authority = service.config, service.authority
-    url = f"http://{_place(host, port)}"
     rules = sorted(config.rules.values(), key=lambda rule: rule.pattern)
     width = max(len(rule.pattern) for rule in rules)
     names = [name for name in wellknown.registries() if name not in config.rules]
     made = "  (made just now: builders must be told to trust it)" if authority.created else ""
     lines = [
-        f"mirrortap is listening on {url}",
+        f"mirrortap is listening on {_SCHEMES[mode]}://{_place(host, port)}",
         "",
         f"Configuration: {', '.join(map(str, config.sources)) or 'built in'}",
         *(f"  WARNING {warning}" for warning in config.warnings),
@@ -44,7 +51,7 @@ def text(
         f"       SHA-256 {authority.fingerprint}",
         *(f"       WARNING {warning}" for warning in authority.warnings),
         "",
-        *_builder(url, host),
+        *_builder(host, port, mode),
         *(_mirror(*mirror, mirror_names) if mirror else []),
     ]
     return "\n".join(lines)
@@ -76,13 +83,16 @@ def others(config: Config) -> str:
     return f"other hosts are refused, except (tunnel): {', '.join(config.admission.tunnel) or 'none'}"
 
 
-def _builder(url: str, host: str) -> list[str]:
-    if host in _ALL:
-        url = f"http://{os.uname().nodename}:{url.rpartition(':')[2]}"
+def _builder(host: str, port: int, mode: Mode) -> list[str]:
+    place = _place(os.uname().nodename if host in _ALL else host, port)
+    if mode == "transparent":
+        use = "  (its connections are redirected to this port: see docs/transparent.md)"
+    else:
+        use = f"  export HTTPS_PROXY={_SCHEMES[mode]}://{place}"
     return [
         "On a builder:",
-        f"  curl -fsS -o /tmp/mirrortap.crt {url}/ca.crt",
-        f"  export HTTPS_PROXY={url}",
+        f"  curl -fsS -o /tmp/mirrortap.crt http://{place}/ca.crt",
+        use,
         "  export SSL_CERT_FILE=/tmp/mirrortap.crt",
     ]
 

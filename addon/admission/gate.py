@@ -87,6 +87,10 @@ class Gate:
     def leave(self, client: str) -> None:
         self._crowd.leave(client)
 
+    @property
+    def wants_login(self) -> bool:
+        return self._current_logins() is not None
+
     async def login(self, client: str, authorization: str | None, refusal: Callable[[str], Refusal]) -> Refusal | None:
         """What a client that has not logged in gets: `refusal` says it in the door's own way (below)."""
         logins = self._current_logins()
@@ -112,6 +116,15 @@ class Gate:
     async def way(self, client: str, host: str, port: int, own: Iterable[tuple[str, int]]) -> list[str] | Refusal:
         """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
         where = rules.place(host, port)
+        if self._config.offline:
+            self._strays.warning(
+                "%s was refused a connection: mirrortap is offline, and connects to nothing, %s included", client, where
+            )
+            return Refusal(
+                504,
+                "mirrortap is offline",
+                f"mirrortap is offline: it serves images from its cache and connects to nothing, {where} included\n",
+            )
         if refused := rules.refused(self._config, host, port):
             return self._refusal(client, where, refused)
         try:
@@ -119,7 +132,7 @@ class Gate:
         except (OSError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return Refusal(502, f"mirrortap cannot connect to {where}", f"cannot connect to {where}: {why}\n")
-        if any(_is_own(address, port, own) for address in found):
+        if any(is_own(address, port, own) for address in found):
             refused = rules.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
             return self._refusal(client, where, refused)
         if refused := rules.refused_at(self._config, host, port, found):
@@ -179,7 +192,8 @@ def login_to_mirror(what: str) -> Refusal:
     )
 
 
-def _is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:
+def is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:
+    """Whether something listens there that listens at one of `own`."""
     for listening, at in own:
         if port == at and (
             addresses.parse(listening) == addresses.parse(address)

@@ -33,6 +33,16 @@ def may_connect(admission: Admission, client: str) -> bool:
     return any(address in network for network in admission.clients)
 
 
+def unfit(admission: Admission, mode: str) -> str | None:
+    """Why connections cannot be taken in this mode of mitmproxy's, and what to do, None when they can."""
+    if mode != "transparent" or not admission.users:
+        return None
+    return (
+        f"mirrortap.proxy-users ({admission.users}): nobody can be asked to log in with --mode transparent, because"
+        " redirected clients know of no proxy; take it out and limit allow-clients, or use --mode regular or socks5"
+    )
+
+
 def place(host: str, port: int) -> str:
     """`host:port` in one spelling, printable whatever a client sent."""
     host = _bracketed(_one_spelling(host))

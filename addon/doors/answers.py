@@ -48,14 +48,6 @@ def of_reply(reply: Reply, method: str) -> RegistryResponse:
     return response
 
 
-def offline(request: http.Request) -> http.Response:
-    host = f"{request.host}:{request.port}"
-    text = f"mirrortap is offline: it serves images from its cache and connects to nothing, {host} included\n"
-    response = page(request, OFFLINE_STATUS, text)
-    name_offline(response)
-    return response
-
-
 def name_offline(response: http.Response) -> None:
     """Has a 504 say why in its reason."""
     if response.status_code == OFFLINE_STATUS:

@@ -7,15 +7,18 @@ import errno
 import os
 import re
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mitmproxy.proxy.mode_servers import RegularInstance
-from mitmproxy.proxy.mode_specs import RegularMode
+from mitmproxy import platform
+from mitmproxy.proxy.mode_servers import AsyncioServerInstance
+from mitmproxy.proxy.mode_specs import ProxyMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mitmproxy.addons.proxyserver import Proxyserver
+
+Mode = Literal["regular", "transparent", "socks5"]
 
 # Connections that the kernel keeps until a process takes them.
 QUEUE = 1024
@@ -109,13 +112,30 @@ def _listen(family: int, address: tuple[Any, ...]) -> Listener | None:
     return listener
 
 
-async def listen(proxyserver: Proxyserver, listeners: Sequence[Listener]) -> None:
-    """Has mitmproxy serve what connects to these, until `proxyserver.servers.update([])`."""
-    mode = RegularMode.parse("regular")
-    instance = RegularInstance(mode, proxyserver)
+async def listen(proxyserver: Proxyserver, listeners: Sequence[Listener], mode: Mode = "regular") -> None:
+    """Has mitmproxy, whose options must say the same mode, serve these until `proxyserver.servers.update([])`."""
+    parsed = ProxyMode.parse(mode)
+    instance: AsyncioServerInstance[Any] = AsyncioServerInstance.make(parsed, proxyserver)
     # Taken one at a time: the others in the queue are for whichever process is idle.
     instance._servers = [
         await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1) for listener in listeners
     ]
     # mitmproxy starts what its options say, and keeps what it has of that: this is what they say.
-    proxyserver.servers._instances[mode] = instance
+    proxyserver.servers._instances[parsed] = instance
+
+
+def tell_where_to() -> None:
+    """Has mitmproxy's transparent mode take a connection that was not redirected for one to where it arrived."""
+    redirected = platform.original_addr
+    if not redirected:
+        return
+
+    def original(connection: socket.socket) -> tuple[str, int]:
+        try:
+            return redirected(connection)
+        except OSError:
+            # The kernel follows no connections at all, or not this one.
+            host, port, *_ = connection.getsockname()
+            return host, port
+
+    platform.original_addr = original

@@ -18,7 +18,7 @@ from addon import addresses, journal, oci
 from addon.admission import rules
 from addon.admission.gate import Refusal, login_to_proxy
 from addon.body import BodyCut
-from addon.doors import answers
+from addon.doors import answers, live
 from addon.doors.answers import RegistryResponse
 from addon.doors.guests import Guest
 from addon.doors.leaves import Leaves
@@ -30,17 +30,22 @@ from addon.doors.streaming import (
     RequestBody,
     Turn,
 )
+from addon.doors.ways import Ways
 from addon.reply import Request
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
     from mitmproxy import tls
-    from mitmproxy.addons.proxyserver import Proxyserver
     from mitmproxy.connection import Client
     from mitmproxy.proxy import layer
+    from mitmproxy.proxy.context import Context
+    from mitmproxy.proxy.layers.http import HTTPMode
+    from mitmproxy.proxy.layers.modes import Socks5AuthData
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
     from addon.config.model import Admission, Config, Rule
+    from addon.doors.socks import Wish
+    from addon.doors.tunnels import Begun
     from addon.service import Service
 
 log = logging.getLogger("mirrortap")
@@ -74,6 +79,7 @@ class ProxyDoor:
         self._leaves = Leaves()
         self._gate = service.gate
         self._guests: dict[str, Guest] = {}
+        self._ways = Ways(service, self._http)
         self._late = journal.Seldom(log, _LINES)
         self._busy: dict[str, _Begun] = {}  # the requests that are under way
         self._idle = asyncio.Event()
@@ -95,7 +101,8 @@ class ProxyDoor:
             return
         guest = self._guests[client.id] = Guest(address, self._limits.header, lambda: self._too_late(client))
         guest.awaited()
-        watchdog = _proxyserver().connections[client.id].timeout_watchdog
+        self._ways.begun(client, guest)
+        watchdog = live.proxyserver().connections[client.id].timeout_watchdog
         watchdog.timeout = self._limits.idle  # type: ignore[assignment]
         # Its own watch has begun with mitmproxy's timeout.
         guest.watched(watchdog.watch())
@@ -111,34 +118,55 @@ class ProxyDoor:
         if guest is None or data.server.address not in guest.ways:
             data.server.error = "mirrortap has not let this connection through"
 
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        self._ways.connected(data.client, data.server)
+
+    def server_disconnected(self, data: ServerConnectionHookData) -> None:
+        self._ways.disconnected(data.server)
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        self._ways.not_connected(data.client, data.server)
+
+    async def socks5_auth(self, login: Socks5AuthData) -> None:
+        await self._ways.login(login)
+
+    async def mirrortap_begun(self, begun: Begun) -> None:
+        await self._ways.decide(begun, self._guests[begun.context.client.id])
+
+    async def mirrortap_wish(self, wish: Wish) -> None:
+        await self._ways.wished(wish, self._guests[wish.client.id])
+
     def _too_late(self, client: Client) -> None:
         self._late.warning(
             "%s was hung up on: no complete request, or no TLS, within %g s (header-timeout)",
-            _peer(client),
+            live.peer(client),
             self._limits.header,
         )
         with suppress(KeyError):
-            _writer(client).transport.abort()
+            live.writer(client).transport.abort()
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         context = nextlayer.context
-        if nextlayer.layer:
+        guest = self._guests.get(context.client.id)
+        if nextlayer.layer or guest is None:
             return
         if starts_like_tls_record(nextlayer.data_client()):
             if context.server.address:
                 # Without mitmproxy's server side: the engine makes its own connections.
                 nextlayer.layer = RegistryTLSLayer(context)
             else:
-                _hang_up(context.client, "speaks TLS to the proxy's port: write http://, not https://, in HTTPS_PROXY")
+                use = guest.refused.reason if guest.refused else "write http://, not https://, in HTTPS_PROXY"
+                live.hang_up(context.client, f"speaks TLS to the proxy's port: {use}")
             return
         # Script addons are asked before mitmproxy's own, whose choice is only to be refined.
         ctx.master.addons.get("nextlayer").next_layer(nextlayer)
         chosen = nextlayer.layer
         if type(chosen) is HttpLayer:
             context.layers.remove(chosen)
-            nextlayer.layer = RegistryHttpLayer(
-                context, chosen.mode, partial(self._intercepts, context.client), self._limits.header
-            )
+            nextlayer.layer = self._http(context, chosen.mode)
+
+    def _http(self, context: Context, mode: HTTPMode) -> RegistryHttpLayer:
+        return RegistryHttpLayer(context, mode, partial(self._intercepts, context.client), self._limits.header)
 
     async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
@@ -147,7 +175,7 @@ class ProxyDoor:
             start.ssl_conn = self._leaves.connection(await self._service.valid_authority(), address[0])
         except AuthorityError as error:
             # mitmproxy would leave the client waiting.
-            _hang_up(start.context.client, f"cannot be shown a certificate: {error}")
+            live.hang_up(start.context.client, f"cannot be shown a certificate: {error}")
 
     def tls_established_client(self, data: tls.TlsData) -> None:
         self._guests[data.context.client.id].heard()
@@ -158,7 +186,7 @@ class ProxyDoor:
         address = data.context.server.address
         log.warning(
             "%s broke off TLS for %s (%s); if it does not trust the CA yet, install %s there",
-            _peer(data.context.client),
+            live.peer(data.context.client),
             address and address[0],
             data.conn.error,
             self._service.authority.root_path,
@@ -194,9 +222,7 @@ class ProxyDoor:
         if rule:
             self._busy[flow.id] = _Begun(rule, tuple(flow.request.headers.items(multi=True)))
             self._idle.clear()
-        transport = _writer(flow.client_conn).transport
-        assert isinstance(transport, asyncio.Transport)
-        flow.request.stream = RequestBody(transport, self._limits.idle)
+        flow.request.stream = RequestBody(live.transport(flow.client_conn), self._limits.idle)
         guest.heard()
         if flow.response:
             return
@@ -216,16 +242,15 @@ class ProxyDoor:
         request.headers.pop("Proxy-Authorization", None)
         found: list[str] | Refusal = []
         if request.method == "CONNECT" or request.host != ITSELF:
+            if guest.refused:
+                return answers.refused(request, guest.refused)
             ask = login_to_proxy(rules.place(*flow.client_conn.sockname[:2]))
             if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, ask)):
                 return answers.refused(request, refusal)
-            if rule is None and config.offline:
-                return answers.offline(request)
             if rule is None:
                 if request.scheme == "https":
                     return answers.refused(request, _USE_CONNECT)
-                listening = [(host, port) for host, port, *_ in _proxyserver().listen_addrs()]
-                found = await self._gate.way(guest.address, request.host, request.port, listening)
+                found = await self._gate.way(guest.address, request.host, request.port, live.listening())
                 if isinstance(found, Refusal):
                     return answers.refused(request, found)
                 guest.ways |= {(address, request.port) for address in found}
@@ -256,7 +281,7 @@ class ProxyDoor:
 
     async def mirrortap_turn(self, turn: Turn) -> None:
         try:
-            await self._taken(_writer(turn.client))
+            await self._taken(live.writer(turn.client))
             turn.piece = await turn.source.read()
             turn.failure = None
         except BodyCut as cut:
@@ -297,13 +322,13 @@ class ProxyDoor:
 
     async def close(self) -> None:
         """Stops listening, and lets running transfers finish."""
-        await _proxyserver().servers.update([])
+        await live.proxyserver().servers.update([])
         if self._busy:
             log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
         try:
             async with asyncio.timeout(_DRAIN):
                 await self._idle.wait()
-                await _sent()
+                await live.sent()
         except TimeoutError:
             log.warning("%d transfers were cut", len(self._busy))
 
@@ -333,36 +358,3 @@ def _hide_secrets(headers: http.Headers) -> None:
     for name in _SECRET_HEADERS:
         if name in headers:
             headers[name] = _HIDDEN
-
-
-def _proxyserver() -> Proxyserver:
-    server: Proxyserver = ctx.master.addons.get("proxyserver")
-    return server
-
-
-async def _sent() -> None:
-    """Until all that was written to clients is on its way."""
-    for connection in list(_proxyserver().connections.values()):
-        for stream in list(connection.transports.values()):
-            if isinstance(stream.writer, asyncio.StreamWriter):
-                # Else a buffer that is not full counts as empty.
-                stream.writer.transport.set_write_buffer_limits(high=0)
-                with suppress(OSError):
-                    await stream.writer.drain()
-
-
-def _writer(client: Client) -> asyncio.StreamWriter:
-    """The client's connection. Raises KeyError when it is gone."""
-    writer = _proxyserver().connections[client.id].transports[client].writer
-    assert isinstance(writer, asyncio.StreamWriter)
-    return writer
-
-
-def _hang_up(client: Client, reason: str) -> None:
-    log.error("%s %s", _peer(client), reason)
-    with suppress(KeyError):
-        _writer(client).transport.abort()
-
-
-def _peer(client: Client) -> str:
-    return client.peername[0] if client.peername else "a client"

@@ -1,4 +1,4 @@
-"""The one file that knows mitmproxy's inner layers: bodies that are streamed from and to us.
+"""mitmproxy's inner layers for HTTP and TLS: bodies that are streamed from and to us.
 
 mitmproxy can stream what passes between a client and a server, but has no public way to stream a response that an
 addon makes, nor a request to one. So its HTTP layers are replaced, at the documented place (the `next_layer` hook), by
@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy import flow, http
-from mitmproxy.connection import Server
 from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import ClientTLSLayer
@@ -49,6 +48,7 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.utils import human
 
+from addon.doors.tunnels import FAULT, MAX_HEAD, reach
 from addon.oci import OciError
 
 if TYPE_CHECKING:
@@ -68,9 +68,6 @@ ITSELF = "mirrortap.invalid"
 CHECKED = "mirrortap_checked"
 """The key, in a flow's metadata, of the addresses that may be connected to for it: none for an intercepted host."""
 
-# One request head or ClientHello, and what may be sent ahead of an answer; signed URLs and tokens come to a few KiB.
-_MAX_HEAD = 64 << 10
-_FAULT = "a fault in mirrortap"
 # A client's upload waits when this much of it has not been taken by the origin.
 _UPLOAD_BUFFER = 1 << 20
 
@@ -218,11 +215,12 @@ class RegistryStream(HttpStream):
         if self.flow.response:
             pass  # refused by the door
         elif CHECKED not in self.flow.metadata:
-            self.flow.response = http.Response.make(502, _FAULT, {"Content-Type": "text/plain", "Connection": "close"})
+            self.flow.response = http.Response.make(502, FAULT, {"Content-Type": "text/plain", "Connection": "close"})
         elif self._intercepts(request.host, request.port):
             self.child_layer = layer.NextLayer(self.context)
         else:
-            error = yield from self._tunnel()
+            error = yield from reach(self.context, self.flow.metadata[CHECKED], request.port)
+            self.flow.server_conn = self.context.server
             if error:
                 message = f"cannot connect to {human.format_address((request.host, request.port))}: {error}"
                 self.flow.response = http.Response.make(502, message, {"Content-Type": "text/plain"})
@@ -230,18 +228,8 @@ class RegistryStream(HttpStream):
                 self.child_layer = layers.TCPLayer(self.context, ignore=True)
         yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
 
-    def _tunnel(self) -> layer.CommandGenerator[str | None]:
-        """Connects to the first of the flow's addresses that answers, or says why none does."""
-        error: str | None = _FAULT
-        for address in self.flow.metadata[CHECKED]:
-            self.context.server = self.flow.server_conn = Server(address=(address, self.flow.request.port))
-            error = yield commands.OpenConnection(self.context.server)
-            if not error:
-                break
-        return error
-
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        error: str | None = _FAULT
+        error: str | None = FAULT
         # None for an intercepted host: the hook that should have answered has failed then, and the request must not go
         # out past the engine's rules.
         for address in self.flow.metadata.get(CHECKED, ()):
@@ -250,7 +238,7 @@ class RegistryStream(HttpStream):
                 self.context.server = self.flow.server_conn = connection
                 return True
         assert error
-        code = ErrorCode.GENERIC_SERVER_ERROR if error is _FAULT else ErrorCode.CONNECT_FAILED
+        code = ErrorCode.GENERIC_SERVER_ERROR if error is FAULT else ErrorCode.CONNECT_FAILED
         yield from self.handle_protocol_error(ResponseProtocolError(self.stream_id, error, code))
         return False
 
@@ -312,8 +300,8 @@ class RegistryTLSLayer(ClientTLSLayer):
     """mitmproxy's TLS towards a client, which need not wait for more than a ClientHello can be."""
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > _MAX_HEAD:
-            return False, f"a ClientHello of more than {_MAX_HEAD} bytes"
+        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > MAX_HEAD:
+            return False, f"a ClientHello of more than {MAX_HEAD} bytes"
         return (yield from super().receive_handshake_data(data))
 
 
@@ -350,8 +338,8 @@ class RegistryHttp1Server(Http1Server):
                 yield from self._refuse(400, "the request is not valid HTTP/1.1")
             else:
                 yield command
-        if self.state == self.read_headers and len(self.buf) > _MAX_HEAD:
-            yield from self._refuse(431, f"the request's head has more than {_MAX_HEAD} bytes")
+        if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
+            yield from self._refuse(431, f"the request's head has more than {MAX_HEAD} bytes")
             self.state = self.done
         if self.state != self.read_headers or not self.buf:
             self._alarm = None
@@ -360,7 +348,7 @@ class RegistryHttp1Server(Http1Server):
             yield self._alarm
 
     def wait(self, event: events.Event) -> Commands:
-        if len(self.buf) > _MAX_HEAD:
+        if len(self.buf) > MAX_HEAD:
             yield commands.CloseConnection(self.conn)
         yield from super().wait(event)
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
-from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.proxy.server import ConnectionHandler, TimeoutWatchdog
 from mitmproxy.test import taddons
 
-from addon.doors.streaming import CHECKED, ITSELF, MirrortapTurnHook, RegistryHttpLayer, RequestBody, StreamedResponse
+from addon.doors.streaming import CHECKED, ITSELF, RegistryHttpLayer, RequestBody, StreamedResponse
+from doors.driver import Driver, make_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,78 +88,13 @@ class Source:
         pass
 
 
-@dataclass
-class Driver:
-    """Feeds the layers what a client sends, and keeps what they send and ask in return. No sockets."""
-
-    layer: RegistryHttpLayer
-    client: Client
-    sent: bytearray = field(default_factory=bytearray)
-    hooks: list[commands.StartHook] = field(default_factory=list)
-    alarms: list[commands.RequestWakeup] = field(default_factory=list)
-    opened: list[commands.OpenConnection] = field(default_factory=list)
-    closed: bool = False
-
-    def feed(self, event: events.Event) -> None:
-        for command in self.layer.handle_event(event):
-            match command:
-                case commands.SendData(connection=self.client):
-                    self.sent += command.data
-                case commands.CloseConnection(connection=self.client):
-                    self.closed = True
-                case commands.StartHook():
-                    self.hooks.append(command)
-                case commands.RequestWakeup():
-                    self.alarms.append(command)
-                case commands.OpenConnection():
-                    self.opened.append(command)
-                case commands.Log():
-                    pass
-                case _:
-                    raise AssertionError(f"unexpected: {command}")
-
-    def send(self, data: bytes) -> None:
-        self.feed(events.DataReceived(self.client, data))
-
-    def leave(self) -> None:
-        self.client.state &= ~ConnectionState.CAN_READ
-        self.feed(events.ConnectionClosed(self.client))
-
-    def asked(self, name: str) -> http.HTTPFlow:
-        """The flow of the hook that the layers wait for, which must be this one."""
-        assert [hook.name for hook in self.hooks] == [name]
-        (flow,) = self.hooks[0].args()
-        assert isinstance(flow, http.HTTPFlow)
-        return flow
-
-    def done(self) -> None:
-        self.feed(events.HookCompleted(self.hooks.pop()))
-
-    def turn(self, piece: bytes, failure: str | None = None) -> None:
-        hook = self.hooks.pop()
-        assert isinstance(hook, MirrortapTurnHook)
-        hook.turn.piece, hook.turn.failure = piece, failure
-        self.feed(events.HookCompleted(hook))
-
-    def past(self, *names: str) -> None:
-        for name in names:
-            self.asked(name)
-            self.done()
-
-
 @pytest.fixture
 def driver() -> Driver:
     return make_driver(HTTPMode.regular)
 
 
 def make_driver(mode: HTTPMode) -> Driver:
-    client = Client(
-        peername=("192.0.2.1", 1),
-        sockname=("192.0.2.2", 3128),
-        timestamp_start=0.0,
-        state=ConnectionState.OPEN,
-        proxy_mode=ProxyMode.parse("regular"),
-    )
+    client = make_client()
     with taddons.context(Proxyserver()) as context:
         driver = Driver(
             RegistryHttpLayer(

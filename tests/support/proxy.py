@@ -106,8 +106,10 @@ def serve(
     *options: str,
     name: str = _TOML,
     data: Path | None = None,
+    host: str = "127.0.0.1",
     port: int = 0,
     workers: int = 1,
+    mode: str = "regular",
     ends: int = 0,
     **env: str,
 ) -> Iterator[Proxy]:
@@ -120,14 +122,15 @@ def serve(
         "--config",
         _config_file(folder, config, name),
         "--listen",
-        f"127.0.0.1:{port}",
+        f"{host}:{port}",
         "--data",
         data,
+        *(["--mode", mode] if mode != "regular" else []),
         *(["--workers", str(workers)] if workers > 1 else []),
         *options,
     ]
     argv = [sys.executable, "-m", "addon.cli", "serve", *arguments]
-    with _running(folder, argv, r"listening on http://([^\s:]+):(\d+)", data, env, ends) as proxy:
+    with _running(folder, argv, r"listening on \w+://([^\s:]+):(\d+)", data, env, ends) as proxy:
         yield proxy
 
 
@@ -143,7 +146,7 @@ def mitmdump(folder: Path, config: str, *options: str | Path) -> Iterator[Proxy]
         *("--listen-host", "127.0.0.1", "-p", "0"),
         *options,
     ]
-    with _running(folder, argv, r"proxy listening at ([^\s:]+):(\d+)", data, {}) as proxy:
+    with _running(folder, argv, r"(?i)proxy listening at ([^\s:]+):(\d+)", data, {}) as proxy:
         yield proxy
 
 

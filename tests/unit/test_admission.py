@@ -214,6 +214,23 @@ async def test_this_machine_is_not_reached_under_any_name(read: Read, host: str)
     assert "tunnel = [" in refusal.text
 
 
+async def test_nothing_is_reached_offline(read: Read, caplog: pytest.LogCaptureFixture) -> None:
+    refusal = await Gate(Current(read(offline=True))).way("10.0.0.1", "192.0.2.1", 443, [])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.reason) == (504, "mirrortap is offline")
+    assert "connects to nothing, 192.0.2.1:443 included" in refusal.text
+    assert "10.0.0.1 was refused a connection: mirrortap is offline, and connects to nothing, 192.0" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["regular", "socks5", "transparent"])
+def test_who_can_be_asked_to_log_in(read: Read, tmp_path: Path, mode: str) -> None:
+    (tmp_path / "users").write_text("ann:$2y$04$5Tfb1/UUev7kwvB5ncAxh.e3P7h0WLXWr85QwKsGjBajk32oZq4L.\n")
+    assert rules.unfit(read().admission, mode) is None
+    why = rules.unfit(read(proxy_users="users").admission, mode)
+    assert (why is None) == (mode != "transparent")
+    assert why is None or str(tmp_path / "users") in why
+
+
 async def test_the_way_is_the_addresses_that_were_looked_at(read: Read) -> None:
     assert await Gate(Current(read())).way("10.0.0.1", "192.0.2.1", 443, []) == ["192.0.2.1"]
     assert await Gate(Current(read(tunnel=["127.1"]))).way("10.0.0.1", "127.1", 443, []) == ["127.0.0.1"]

@@ -112,6 +112,22 @@ def test_a_bad_number_of_workers(tmp_path: Path, workers: str) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_a_mode_that_nobody_can_log_in_with(tmp_path: Path) -> None:
+    config = tmp_path / "mirrortap.toml"
+    config.write_text('[mirrortap]\nproxy-users = "users"\n')
+    (tmp_path / "users").write_text("ann:$2y$04$5Tfb1/UUev7kwvB5ncAxh.e3P7h0WLXWr85QwKsGjBajk32oZq4L.\n")
+    (tmp_path / "users").chmod(0o600)
+    line = refused(tmp_path, "--config", str(config), "--mode", "transparent")
+    assert line.startswith(f"mirrortap: mirrortap.proxy-users ({tmp_path / 'users'}): nobody can be asked to log in")
+    assert line.endswith("take it out and limit allow-clients, or use --mode regular or socks5")
+
+
+def test_a_mode_that_there_is_not(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "--mode", "upstream")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'upstream' is not one of 'regular', 'transparent', 'socks5'" in result.stderr
+
+
 def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
     result = invoke(tmp_path, "--lisen", "x")
     assert result.exit_code == 2

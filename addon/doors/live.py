@@ -1,0 +1,72 @@
+"""Connections that mitmproxy has open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mitmproxy import ctx
+
+if TYPE_CHECKING:
+    from mitmproxy.addons.proxyserver import Proxyserver
+    from mitmproxy.connection import Client
+
+log = logging.getLogger("mirrortap")
+
+
+def proxyserver() -> Proxyserver:
+    server: Proxyserver = ctx.master.addons.get("proxyserver")
+    return server
+
+
+def listening() -> list[tuple[str, int]]:
+    """Where this proxy listens."""
+    return [(host, port) for host, port, *_ in proxyserver().listen_addrs()]
+
+
+async def sent() -> None:
+    """Until all that was written to clients is on its way."""
+    for connection in list(proxyserver().connections.values()):
+        for stream in list(connection.transports.values()):
+            if isinstance(stream.writer, asyncio.StreamWriter):
+                # Else a buffer that is not full counts as empty.
+                stream.writer.transport.set_write_buffer_limits(high=0)
+                with suppress(OSError):
+                    await stream.writer.drain()
+
+
+def writer(client: Client) -> asyncio.StreamWriter:
+    """The client's connection. Raises KeyError when it is gone."""
+    found = proxyserver().connections[client.id].transports[client].writer
+    assert isinstance(found, asyncio.StreamWriter)
+    return found
+
+
+def transport(client: Client) -> asyncio.Transport:
+    """The same, as something whose reading can be held back. Raises KeyError."""
+    found = writer(client).transport
+    assert isinstance(found, asyncio.Transport)
+    return found
+
+
+def hold(client: Client) -> None:
+    """Nothing more is read of it until `release`."""
+    with suppress(KeyError):
+        transport(client).pause_reading()
+
+
+def release(client: Client) -> None:
+    with suppress(KeyError):
+        transport(client).resume_reading()
+
+
+def hang_up(client: Client, reason: str) -> None:
+    log.error("%s %s", peer(client), reason)
+    with suppress(KeyError):
+        writer(client).transport.abort()
+
+
+def peer(client: Client) -> str:
+    return client.peername[0] if client.peername else "a client"
