@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from addon.oci import OciError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from addon.fingerprints import Fingerprints
     from addon.reply import Request
 
@@ -21,10 +23,14 @@ class Via:
     def header(self) -> tuple[str, str]:
         return "Via", f"1.1 {self._name}"
 
+    def is_on(self, values: Iterable[str]) -> bool:
+        """Whether these values of Via headers have it."""
+        passed = [part.split() for value in values for part in value.split(",")]
+        return any(self._name in words[1:2] for words in passed)
+
     def refuse_own(self, request: Request) -> None:
         """Raises OciError for a request that this proxy itself has sent."""
-        passed = [part.split() for value in request.header_values("via") for part in value.split(",")]
-        if any(self._name in words[1:2] for words in passed):
+        if self.is_on(request.header_values("via")):
             raise OciError(
                 508,  # RFC 5842, 7.2
                 "UNSUPPORTED",

@@ -43,10 +43,11 @@ class _Start:
 def serve(service: Service, host: str, port: int, workers: int) -> None:
     """Serves until SIGTERM or SIGINT, in this process or, if more than one are asked for, in `workers` forks of it.
 
-    Raises ListenError, and StartError when no worker comes up.
+    Raises ListenError, and StartError when no worker comes up or the parent proxy is this one.
     """
     _log_to_stderr()
     listeners = bind(host, port)
+    service.refuse_itself([listener.getsockname()[:2] for listener in listeners])
 
     def greet() -> None:
         host, port, *_ = listeners[0].getsockname()

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addon.admission.gate import Gate
+from addon.admission.gate import Gate, leads_to
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
@@ -24,6 +24,7 @@ from addon.config.model import ConfigError
 from addon.engine import Engine
 from addon.fingerprints import FingerprintError, Fingerprints
 from addon.loops import Via
+from addon.parent import ParentError, Parents
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.renewal import Renewal
@@ -31,7 +32,7 @@ from addon.upstream.client import Upstream
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ca.authority import Authority
 
@@ -52,10 +53,11 @@ class Service:
         """
         data = data or default_data()
         try:
+            self.parents = Parents.from_environment(os.environ)
             config = load(config_files)
             self.config = config.taken_offline() if offline else config
             self._open(data)
-        except (ConfigError, AuthorityError, FingerprintError, StoreError) as error:
+        except (ConfigError, AuthorityError, FingerprintError, ParentError, StoreError) as error:
             raise StartError(str(error)) from None
 
     def _open(self, data: Path) -> None:
@@ -103,14 +105,27 @@ class Service:
     @cached_property
     def gate(self) -> Gate:
         """What all doors ask before they serve somebody."""
-        return Gate(self.config)
+        return Gate(self.config, self.parents)
+
+    @cached_property
+    def via(self) -> Via:
+        """This proxy's mark on what it sends."""
+        return Via(self._fingerprints)
+
+    def refuse_itself(self, listening: Iterable[tuple[str, int]]) -> None:
+        """Raises StartError when the parent proxy is this one, which listens there."""
+        for parent in self.parents.all:
+            if leads_to(parent.host, parent.port, listening):
+                raise StartError(
+                    f"{parent.variable}: names {parent.authority}, where this mirrortap itself listens: in its"
+                    " environment, name the proxy behind it, or unset the variable"
+                )
 
     @cached_property
     def engine(self) -> Engine:
         """Made when the proxy is up, for it needs a running event loop; from then on cache and CA are kept in order."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
-        via = Via(self._fingerprints)
         self._janitor.start()
         self._renewal.start()
         return Engine(
@@ -120,9 +135,9 @@ class Service:
             self._links,
             Access(self._rights, self._links, self._fingerprints),
             Fills(self._store, self.config.pace, self.config.downloads.keep_from, self._janitor.write_failed),
-            Upstream(self.config, via),
+            Upstream(self.config, self.via, self.parents),
             self.config,
-            via,
+            self.via,
         )
 
     @cached_property

@@ -29,6 +29,7 @@ def text(service: Service, host: str, port: int) -> str:
         *(f"  {rule.pattern:{width}}  {_way(rule)}" for rule in rules),
         f"  {'from the cache alone' if config.offline else 'straight from the origin, cached'}: {', '.join(others)}",
         f"  {_others(config)}",
+        *(f"  {line}" for line in service.parents.told),
         f"Cache: {service.cache}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",

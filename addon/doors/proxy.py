@@ -23,6 +23,7 @@ from addon.doors.leaves import Leaves
 from addon.doors.streaming import (
     CHECKED,
     ITSELF,
+    Ahead,
     RegistryHttpLayer,
     RegistryTLSLayer,
     RequestBody,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
     from addon.config.model import Rule
+    from addon.doors.handshake import Handshake
     from addon.service import Service
 
 log = logging.getLogger("mirrortap")
@@ -49,6 +51,11 @@ _DRAIN = 30.0
 _LINES = 60
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
 _SECRET_HEADERS, _HIDDEN = ("Authorization", "Proxy-Authorization", "Cookie"), "[hidden]"
+_COME_BACK = Refusal(
+    508,
+    "mirrortap got this request from itself: its own HTTPS_PROXY leads back to it",
+    "mirrortap got this request from itself: the HTTPS_PROXY or HTTP_PROXY of its own environment leads back to it\n",
+)
 _USE_CONNECT = Refusal(
     400,
     "mirrortap speaks TLS for registries alone: use CONNECT",
@@ -123,7 +130,8 @@ class ProxyDoor:
         chosen = nextlayer.layer
         if type(chosen) is HttpLayer:
             context.layers.remove(chosen)
-            nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts, self._limits.header)
+            ahead = Ahead(self._service.parents, self._service.via.header)
+            nextlayer.layer = RegistryHttpLayer(context, chosen.mode, self._intercepts, self._limits.header, ahead)
 
     async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
@@ -197,16 +205,20 @@ class ProxyDoor:
             here = rules.place(*flow.client_conn.sockname[:2])
             if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, here)):
                 return answers.refused(request, refusal)
+            if self._service.via.is_on(request.headers.get_all("Via")) and not self._engines(flow):
+                return answers.refused(request, _COME_BACK)
             if self._out_of_reach(flow):
                 return answers.offline(request)
             if self._rule(flow) is None:
                 if request.scheme == "https":
                     return answers.refused(request, _USE_CONNECT)
                 listening = [(host, port) for host, port, *_ in _proxyserver().listen_addrs()]
-                found = await self._gate.way(guest.address, request.host, request.port, listening)
+                scheme = "https" if request.method == "CONNECT" else "http"
+                found = await self._gate.way(guest.address, request.host, request.port, listening, scheme=scheme)
                 if isinstance(found, Refusal):
                     return answers.refused(request, found)
-                guest.ways |= {(address, request.port) for address in found}
+                parent = self._service.parents.way(scheme, request.host, request.port)
+                guest.ways |= {(address, parent.port if parent else request.port) for address in found}
         flow.metadata[CHECKED] = found
         return None
 
@@ -230,7 +242,10 @@ class ProxyDoor:
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
-            flow.response.stream = True
+            flow.response.stream = self._refused_ahead(flow) is None
+
+    async def mirrortap_parent(self, handshake: Handshake) -> None:
+        await handshake.wait(self._service.config.timeouts.first_byte)
 
     async def mirrortap_turn(self, turn: Turn) -> None:
         try:
@@ -254,6 +269,8 @@ class ProxyDoor:
                     raise BodyCut("the client has stopped reading (idle-timeout)") from None
 
     async def response(self, flow: http.HTTPFlow) -> None:
+        if refused := self._refused_ahead(flow):
+            flow.response = answers.page(flow.request, 502, f"mirrortap cannot go through {refused}\n")
         await self._ended(flow, None)
 
     async def error(self, flow: http.HTTPFlow) -> None:
@@ -296,6 +313,18 @@ class ProxyDoor:
     def _intercepts(self, host: str, port: int) -> bool:
         """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""
         return self._service.config.offline or self._service.config.rule(host, port) is not None
+
+    def _refused_ahead(self, flow: http.HTTPFlow) -> str | None:
+        """Why a parent proxy has refused a plain request: it is our login that it does not take, not the client's."""
+        request, response = flow.request, flow.response
+        if not response or response.status_code != 407 or not flow.metadata.get(CHECKED):
+            return None
+        parent = self._service.parents.way("http", request.host, request.port)
+        return parent.refusal(407, response.reason) if parent else None
+
+    def _engines(self, flow: http.HTTPFlow) -> bool:
+        """Whether the engine answers it, which has its own words for what has come back."""
+        return flow.request.method != "CONNECT" and self._rule(flow) is not None
 
     def _rule(self, flow: http.HTTPFlow, repository: str = "") -> Rule | None:
         return self._service.config.rule(flow.request.host, flow.request.port, repository)

@@ -16,7 +16,7 @@ from yarl import URL
 from addon import __version__
 from addon.config.model import Config, Endpoint, Tls, host_of
 from addon.upstream.authorization import Authorizations
-from addon.upstream.connecting import Connections
+from addon.upstream.connecting import Connections, Misled
 from addon.upstream.credentials import Credentials, LoginRefused
 from addon.upstream.response import EndpointError, Response, reason
 from addon.upstream.tokens import Tokens
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from addon.config.login import Login
     from addon.loops import Via
+    from addon.parent import Parents
 
     Headers = Sequence[tuple[str, str]]
 
@@ -42,13 +43,13 @@ _AGENT = ("User-Agent", f"mirrortap/{__version__}")
 class Upstream:
     """All endpoints, and what they lead to. Made inside a running event loop; `close` it."""
 
-    def __init__(self, config: Config, via: Via) -> None:
+    def __init__(self, config: Config, via: Via, parents: Parents | None = None) -> None:
         self._config = config
         self._via = via
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._credentials = Credentials()
         self._authorizations = Authorizations(Tokens(self._send_for_token))
-        self._connections = Connections(config)
+        self._connections = Connections(config, parents)
 
     async def close(self) -> None:
         await self._credentials.close()
@@ -171,8 +172,15 @@ class Upstream:
         body: AsyncIterator[bytes] | bytes | None = None,
         connect: float | None = None,
     ) -> Response:
+        try:
+            parent = self._connections.parent(url)
+        except Misled as misled:
+            raise EndpointError(misled.explain(url.host or "")) from None
         session = self._connections.session(url, kept=connect is None)
         timeouts = self._config.timeouts
+        sent = [*headers, *self._own(endpoint, url)]
+        if parent and url.scheme == "http":
+            sent.extend(parent.headers)
         # While a client uploads, silence from the registry means nothing.
         patience = None if isinstance(body, bytes | None) else _UPLOAD_ANSWER
         try:
@@ -180,10 +188,13 @@ class Upstream:
                 response = await session.request(
                     method,
                     url,
-                    headers=[*headers, *self._own(endpoint, url)],
+                    headers=sent,
                     data=body,
                     allow_redirects=False,
                     ssl=self._context(tls),
+                    proxy=f"http://{parent.authority}" if parent else None,
+                    # Of the CONNECT alone.
+                    proxy_headers=[*parent.headers, self._via.header, _AGENT] if parent else None,
                     timeout=aiohttp.ClientTimeout(
                         total=None,
                         connect=connect,
@@ -192,11 +203,16 @@ class Upstream:
                     ),
                 )
         except aiohttp.ServerTimeoutError as error:
-            raise EndpointError(reason(error)) from None
+            raise EndpointError(reason(error, parent)) from None
         except TimeoutError:
-            raise EndpointError(f"no answer within {timeouts.first_byte:g} s") from None
+            through = f", through {parent}" if parent else ""
+            raise EndpointError(f"no answer within {timeouts.first_byte:g} s{through}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EndpointError(reason(error)) from None
+            raise EndpointError(reason(error, parent)) from None
+        if parent and response.status == 407:
+            # To a plain http request; that to a CONNECT has been an error.
+            response.close()
+            raise EndpointError(parent.refusal(407, response.reason or ""))
         return Response(endpoint, response)
 
     def _own(self, endpoint: Endpoint, url: URL) -> Headers:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
-from addon.addresses import forbidden
+from addon.addresses import forbidden, written
+from addon.parent import Parents
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType
 
     from addon.config.model import Config
+    from addon.parent import Parent
 
     _Place = tuple[str, int]  # host and port
 
@@ -46,14 +48,28 @@ class Misled(OSError):
 class Connections:
     """The connection pools. Made inside a running event loop; `close` them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, parents: Parents | None = None) -> None:
         self._configured = configured(config)
+        self._parents = parents or Parents()
         # Apart, so that a connection that was opened unguarded can never be taken for a guarded one.
         self._sessions = {(free, kept): _session(free, kept) for free, kept in product((True, False), repeat=2)}
 
+    def parent(self, url: URL) -> Parent | None:
+        """The proxy through which `url` is asked for, if there is one. It knows where names lead; an address that must
+        not be connected to is not asked for there, either: raises Misled."""
+        parent = self._parents.way(url.scheme, *_place(url))
+        address = written(url.host or "") if parent and _place(url) not in self._configured else None
+        if address and (why := forbidden(address)):
+            raise Misled(address, url.port or 0, why)
+        return parent
+
     def session(self, url: URL, *, kept: bool) -> aiohttp.ClientSession:
-        """What `url` is to be asked through; `kept`: on a connection that may have been open, and may stay."""
-        return self._sessions[_place(url) in self._configured, kept]
+        """What `url` is to be asked through; `kept`: on a connection that may have been open, and may stay.
+
+        What goes through a parent proxy is connected to the address that the operator gave of that.
+        """
+        named = _place(url) in self._configured or self._parents.way(url.scheme, *_place(url)) is not None
+        return self._sessions[named, kept]
 
     async def close(self) -> None:
         for session in self._sessions.values():

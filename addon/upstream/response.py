@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from addon.config.model import Endpoint
+    from addon.parent import Parent
 
 
 class EndpointError(Exception):
@@ -107,9 +108,16 @@ class Response:
         await self.close()
 
 
-def reason(error: Exception) -> str:
-    """`error` in words that name no URL: a signed one is a secret."""
+def reason(error: Exception, parent: Parent | None = None) -> str:
+    """`error` in words that name no URL: a signed one is a secret. `parent`: the proxy that was asked for the way."""
     match error:
+        case aiohttp.ClientHttpProxyError() if parent:
+            return parent.refusal(error.status, error.message)
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientConnectorDNSError() if parent:
+            # Whatever else is looked up or connected to is the parent's own business.
+            return f"{parent} cannot be reached: {reason(error)}"
+        case aiohttp.ConnectionTimeoutError() if parent:
+            return f"no connection in time, through {parent}"
         case aiohttp.ConnectionTimeoutError():
             return "no connection in time"
         case aiohttp.SocketTimeoutError():

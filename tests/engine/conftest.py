@@ -66,7 +66,7 @@ class Setup:
 
         `options` are Proxy's, `tuned` (changes the configuration as read) and keys of the registry's table.
         """
-        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned") if name in options}
+        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned", "parents") if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         return self.start(text, **own)
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from support.registry import FakeRegistry
 
     from addon.config.model import Config, Space
+    from addon.parent import Parents
 
 REGISTRY = "registry.test"
 NAME = "library/app"
@@ -90,6 +91,7 @@ class Proxy:
         clock: Callable[[], float] = time.time,
         grace: float = 0.0,
         space: Space | None = None,
+        parents: Parents | None = None,
     ) -> None:
         self.config = config
         self.cache = data / "cache"
@@ -106,7 +108,7 @@ class Proxy:
         contents.grew = self.janitor.nudge
         self._fills = Fills(store, config.pace, config.downloads.keep_from, self.janitor.write_failed, grace)
         via = Via(fingerprints)
-        upstream = Upstream(config, via)
+        upstream = Upstream(config, via, parents)
         self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, config, via)
 
     async def close(self) -> None:
