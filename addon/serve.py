@@ -18,6 +18,7 @@ from mitmproxy.options import Options
 from addon import welcome
 from addon.doors.listening import bind, listen
 from addon.doors.proxy import ProxyDoor
+from addon.service import StartError
 from addon.workers import supervise
 
 if TYPE_CHECKING:
@@ -47,7 +48,16 @@ def serve(service: Service, host: str, port: int, workers: int) -> None:
     """
     _log_to_stderr()
     listeners = bind(host, port)
-    service.refuse_itself([listener.getsockname()[:2] for listener in listeners])
+
+    def close() -> None:
+        for listener in listeners:
+            listener.close()
+
+    try:
+        service.refuse_itself([listener.getsockname()[:2] for listener in listeners])
+    except StartError:
+        close()
+        raise
 
     def greet() -> None:
         host, port, *_ = listeners[0].getsockname()
@@ -57,10 +67,6 @@ def serve(service: Service, host: str, port: int, workers: int) -> None:
         _log_to_stderr(f"worker {worker.number} ")
         service.after_fork()
         asyncio.run(_serve(service, listeners, lambda: _begin(worker), worker.lifeline))
-
-    def close() -> None:
-        for listener in listeners:
-            listener.close()
 
     if workers == 1:
         asyncio.run(_serve(service, listeners, greet))

@@ -29,6 +29,8 @@ class Handshake:
         return self._ended.is_set()
 
     def hear(self, data: bytes) -> None:
+        if self.over:
+            return
         self._said += data
         if end := _END.search(self._said):
             self.failure = self._judge(self._said)

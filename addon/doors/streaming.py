@@ -226,13 +226,14 @@ class RegistryStream(HttpStream):
     def _taken(self, event: events.Event) -> bool:
         """Gives the request's body, or the parent's handshake, what concerns it; whether nobody else needs to see the
         event."""
-        if self._handshake and not self._handshake.over:
+        if self._handshake and (not self._handshake.over or self._handshake.failure):
             match event:
                 case events.DataReceived(connection=Server()):
                     self._handshake.hear(event.data)
                     return True
                 case events.ConnectionClosed(connection=Server()):
                     self._handshake.end("closed the connection without an answer")
+                    return True
         if self._body:
             match event:
                 case RequestData():

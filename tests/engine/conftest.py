@@ -15,6 +15,7 @@ from engine.harness import Proxy, configuration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from support.certificates import Authority
@@ -48,11 +49,15 @@ class Setup:
         self._stack = stack
         self._count = 0
         self.ca_file = authority.file
+        self.authority = authority
 
     async def registry(self, **kind: Any) -> FakeRegistry:
         """A FakeRegistry with TLS that the proxy trusts, unless told otherwise."""
         kind.setdefault("tls", self._authority)
-        return await self._stack.enter_async_context(FakeRegistry(**kind))
+        return await self.enter(FakeRegistry(**kind))
+
+    async def enter[Server](self, server: AbstractAsyncContextManager[Server]) -> Server:
+        return await self._stack.enter_async_context(server)
 
     def proxy(
         self,

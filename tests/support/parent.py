@@ -7,13 +7,18 @@ import base64
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypedDict
 
 USER, PASSWORD = "corp\\ann", "p@ss/w:rd#%é"
 LOGIN = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 IN_URL = "corp%5Cann:p%40ss%2Fw:rd%23%25%C3%A9"
 # A Proxy-Authorization that is shown elsewhere gives the password away; so do these.
 SECRETS = (PASSWORD, IN_URL, IN_URL.partition(":")[2], LOGIN.split()[1])
+
+
+class Environment(TypedDict):
+    HTTPS_PROXY: str
+    HTTP_PROXY: str
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,7 @@ class Asked:
 class ParentProxy:
     """Listens on 127.0.0.1 while entered. Every name is 127.0.0.1 to it, at the port that is asked for.
 
-    `answers`: instead of going there, for targets that contain the key; None: it says nothing, and hangs up when it is
-    told `done`.
+    `answers`: instead of going there, for targets that contain the key.
     """
 
     def __init__(self, login: str | None = LOGIN) -> None:
@@ -54,9 +58,13 @@ class ParentProxy:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def environment(self) -> dict[str, str]:
-        url = f"http://{IN_URL}@{self.endpoint}"
-        return {"HTTPS_PROXY": url, "HTTP_PROXY": url}
+    def environment(self) -> Environment:
+        """Of programs that are to use it."""
+        return {"HTTPS_PROXY": self.url, "HTTP_PROXY": self.url}
+
+    @property
+    def url(self) -> str:
+        return f"http://{IN_URL}@{self.endpoint}"
 
     def tunnels(self) -> list[str]:
         """The targets of the CONNECTs that were let through."""
