@@ -11,6 +11,7 @@ import click
 from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
+from addon.commands.config import config
 from addon.commands.trust import trust
 from addon.doors.listening import ListenError
 from addon.serve import serve
@@ -72,6 +73,7 @@ def serve_command(
 
 main.add_command(ca)
 main.add_command(cache)
+main.add_command(config)
 main.add_command(trust)
 
 if __name__ == "__main__":

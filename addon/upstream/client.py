@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from addon.config.login import Login
     from addon.loops import Via
-    from addon.parent import Parents
+    from addon.parent import Parent, Parents
 
     Headers = Sequence[tuple[str, str]]
 
@@ -55,6 +55,10 @@ class Upstream:
         await self._credentials.close()
         await self._connections.close()
 
+    def parent(self, url: URL) -> Parent | None:
+        """The proxy through which `url` is asked for, if there is one."""
+        return self._connections.parent(url)
+
     async def pull(
         self,
         endpoint: Endpoint,
@@ -79,6 +83,21 @@ class Upstream:
         headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
         if authorization is not None:
             return await self._follow(endpoint, method, url, [*headers, ("Authorization", authorization)])
+        return await self._pull_as_itself(endpoint, method, url, headers, name)
+
+    async def probe(
+        self, endpoint: Endpoint, url: URL, *, itself: bool = False, context: ssl.SSLContext | None = None
+    ) -> Response:
+        """Asks for what is no content: whether somebody is there. Raises EndpointError.
+
+        As anybody, or as the proxy `itself` is known there. `context`: TLS otherwise than the endpoint's.
+        """
+        if itself:
+            return await self._pull_as_itself(endpoint, "GET", url, [_AGENT], url.path)
+        return await self._send(endpoint, "GET", url, [_AGENT], self._tls(endpoint, url), context=context)
+
+    async def _pull_as_itself(self, endpoint: Endpoint, method: str, url: URL, headers: Headers, name: str) -> Response:
+        """With the endpoint's own credential, else as anybody may."""
         if endpoint.auth is None:
             return await self._pull_as(endpoint, method, url, headers, name, None)
         login = await self._credentials.of(endpoint.auth, name)
@@ -171,6 +190,7 @@ class Upstream:
         tls: Tls,
         body: AsyncIterator[bytes] | bytes | None = None,
         connect: float | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> Response:
         try:
             parent = self._connections.parent(url)
@@ -191,7 +211,7 @@ class Upstream:
                     headers=sent,
                     data=body,
                     allow_redirects=False,
-                    ssl=self._context(tls),
+                    ssl=context or self._context(tls),
                     proxy=f"http://{parent.authority}" if parent else None,
                     # Of the CONNECT alone.
                     proxy_headers=[*parent.headers, self._via.header, _AGENT] if parent else None,
@@ -203,12 +223,12 @@ class Upstream:
                     ),
                 )
         except aiohttp.ServerTimeoutError as error:
-            raise EndpointError(reason(error, parent)) from None
-        except TimeoutError:
+            raise EndpointError(reason(error, parent), fault=error) from None
+        except TimeoutError as error:
             through = f", through {parent}" if parent else ""
-            raise EndpointError(f"no answer within {timeouts.first_byte:g} s{through}") from None
+            raise EndpointError(f"no answer within {timeouts.first_byte:g} s{through}", fault=error) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EndpointError(reason(error, parent)) from None
+            raise EndpointError(reason(error, parent), fault=error) from None
         if parent and response.status == 407:
             # To a plain http request; that to a CONNECT has been an error.
             response.close()
@@ -246,16 +266,21 @@ class Upstream:
     def _context(self, tls: Tls) -> ssl.SSLContext:
         context = self._contexts.get(tls)
         if context is None:
-            context = ssl.create_default_context()
-            paths = ssl.get_default_verify_paths()
-            if not paths.cafile and not paths.capath:
-                context.load_verify_locations(certifi.where())
-            for ca in tls.ca:
-                context.load_verify_locations(ca)
-            for pair in tls.keypairs:
-                context.load_cert_chain(pair.certificate, pair.key)
-            if not tls.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            self._contexts[tls] = context
+            context = self._contexts[tls] = new_context(tls)
         return context
+
+
+def new_context(tls: Tls) -> ssl.SSLContext:
+    """What a server is verified by, and shown."""
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not paths.cafile and not paths.capath:
+        context.load_verify_locations(certifi.where())
+    for ca in tls.ca:
+        context.load_verify_locations(ca)
+    for pair in tls.keypairs:
+        context.load_cert_chain(pair.certificate, pair.key)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

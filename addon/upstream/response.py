@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class EndpointError(Exception):
     """No HTTP answer came from the endpoint, or its body broke off; the message says why, for people.
 
-    `status` is 401 when there was an answer, and it was no to the proxy's own credential.
+    `status` is 401 when there was an answer, and it was no to the proxy's own credential. `fault` is what went wrong
+    with the connection; it is not to be shown, for it may name a signed URL.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, fault: Exception | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.fault = fault
 
 
 class Response:

@@ -49,7 +49,7 @@ async def named(setup: Setup, name: str, **kind: object) -> Named:
 
 
 def through(parent: ParentProxy, **more: str) -> Parents:
-    return Parents.from_environment(dict(parent.environment) | more)
+    return Parents.from_environment({"HTTPS_PROXY": parent.url, "HTTP_PROXY": parent.url, **more})
 
 
 async def test_pulls_tokens_and_redirects_go_through_it(
