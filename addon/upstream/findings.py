@@ -8,7 +8,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,9 +160,7 @@ def answered(endpoint: Endpoint, path: str, status: int, content_type: str) -> P
 
 
 def _called(name: x509.Name) -> str:
-    common = name.get_attributes_for_oid(NameOID.COMMON_NAME) or name.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    called = str(common[0].value) if common else name.rfc4514_string() or "nobody"
-    return "".join(c for c in called if c.isprintable())[:100]
+    return "".join(c for c in name.rfc4514_string() if c.isprintable())[:200] or "nobody"
 
 
 def _time(date: str | None) -> datetime | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Endpoints that are looked at at once.
 _AT_ONCE = 8
 _UNVERIFIED = Tls(verify=False)
+_WHO = "see whether a registry listens there, whether it wants a client certificate (keypair), and into its log"
 
 
 class Probe:
@@ -131,9 +132,8 @@ class Probe:
                 async with await self._upstream.probe(endpoint, realm):
                     pass
             except (EndpointError, ValueError) as error:
-                finding.wrong(
-                    f"its token server at {wanted.realm.partition('?')[0]}: {error}", "pulls need that one as well"
-                )
+                where = "" if isinstance(error, ValueError) else f" at {realm.origin()}"
+                finding.wrong(f"its token server{where}: {error}", "pulls need that one as well")
                 return
         elif not challenge.basic(challenges):
             finding.wrong(
@@ -165,20 +165,16 @@ class Probe:
             case aiohttp.ClientConnectorSSLError():
                 await self._no_tls(finding, url, error)
             case aiohttp.ConnectionTimeoutError():
-                finding.wrong(str(error), "see whether it is up, and whether a firewall lets this machine through")
+                # asyncio makes this of some servers' wish for a client certificate, too.
+                finding.wrong(str(error), f"see whether a firewall lets this machine through; {_WHO}")
             case aiohttp.ClientConnectorError(errno=errno.ECONNREFUSED):
                 finding.wrong(f"{error}: nothing listens there", f"start it, or correct the port in {where}")
             case aiohttp.ClientConnectorError():
                 finding.wrong(str(error), "see whether this machine has a way there")
             case _ if url.scheme == "http" and (chain := await self._speaks_tls(endpoint, url)):
                 _not_plain(finding, chain)
-            case _ if "CERTIFICATE_REQUIRED" in str(fault):
-                finding.wrong(
-                    "it wants a client certificate",
-                    f'write [[registry."{endpoint.authority}".keypair]] with key and cert',
-                )
             case _:
-                finding.wrong(str(error), "see whether it is a registry that listens there, and into its log")
+                finding.wrong(str(error), _WHO)
 
     async def _unverified(self, finding: Finding, url: URL, fault: aiohttp.ClientConnectorCertificateError) -> None:
         refused = fault.certificate_error
@@ -200,7 +196,7 @@ class Probe:
             async with await self._upstream.probe(endpoint, url.with_scheme("http").with_port(url.port)):
                 pass
         except EndpointError:
-            finding.wrong(str(error), "see whether it is a registry that listens there, and into its log")
+            finding.wrong(str(error), _WHO)
         else:
             finding.wrong(
                 "it speaks plain http, and is asked over https",
