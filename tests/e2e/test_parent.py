@@ -76,9 +76,8 @@ def squid(hosts: Mapping[str, str]) -> Iterator[Squid]:
 @needs("skopeo", "squid", "docker-registry")
 def test_a_pull_through_squid(app: Image, authority: Authority, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        registry = stack.enter_context(
-            docker_registry(tmp_path / "registry", tls=authority.pair("registry.test", "other.test"))
-        )
+        names = "registry.test", "other.test"
+        registry = stack.enter_context(docker_registry(tmp_path / "registry", tls=authority.pair(*names)))
         fill(Sandbox(tmp_path / "direct", ca=authority.file), registry, app, "library/app:1.0")
         parent = stack.enter_context(squid(dict.fromkeys(names, "127.0.0.1")))
         where, other = (f"{name}:{registry.port}" for name in names)
