@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -34,6 +35,22 @@ def parse(text: str) -> Address:
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def written(host: str) -> str | None:
+    """The IP address that a host is, in whichever way resolvers take (127.1, 0x7f.1: inet_aton(3)); None for a name."""
+    try:
+        host = host.rstrip(".").encode("idna").decode()
+    except UnicodeError:
+        host = host.rstrip(".")
+    try:
+        return str(parse(host))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
 
 
 def forbidden(text: str) -> str | None:

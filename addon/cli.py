@@ -12,6 +12,7 @@ from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
 from addon.commands.config import CONFIGS, config
+from addon.commands.config_check import check
 from addon.commands.names import mirror_tls
 from addon.commands.trust import trust
 from addon.doors.listening import ListenError, Mode, address
@@ -91,6 +92,7 @@ def serve_command(
 main.add_command(ca)
 main.add_command(cache)
 main.add_command(config)
+config.add_command(check)
 main.add_command(trust)
 
 if __name__ == "__main__":

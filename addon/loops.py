@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from addon.oci import OciError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from addon.fingerprints import Fingerprints
     from addon.reply import Request
 
@@ -28,9 +30,13 @@ class Via:
     def header(self) -> tuple[str, str]:
         return "Via", f"1.1 {self._name}"
 
+    def is_on(self, values: Iterable[str]) -> bool:
+        """Whether these values of Via headers have it."""
+        return any(by.lower() == self._name for value in values for _, by in hops(value))
+
     def refuse_own(self, request: Request) -> None:
         """Raises OciError for a request that this proxy itself has sent (RFC 5842, 7.2)."""
-        if any(by.lower() == self._name for _, by in _hops(request)):
+        if self.is_on(request.header_values("via")):
             raise OciError(
                 508,
                 "UNSUPPORTED",

@@ -21,6 +21,7 @@ from addon.doors.closing import Closing
 from addon.doors.listening import bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
+from addon.service import StartError
 from addon.workers import supervise
 
 if TYPE_CHECKING:
@@ -74,12 +75,18 @@ class _Bound:
 def serve(service: Service, ports: Ports, workers: int) -> None:
     """Serves until SIGTERM or SIGINT, in this process or, if more than one are asked for, in `workers` forks of it.
 
-    Raises ListenError, and StartError when no worker comes up.
+    Raises ListenError, and StartError when no worker comes up or the parent proxy is this one.
     """
     _log_to_stderr()
     proxy = bind(*ports.proxy, "--listen")
     mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
     bound = _Bound(proxy, mirror, ports.mirror_names, ports.mode)
+
+    try:
+        service.refuse_itself([listener.getsockname()[:2] for listener in proxy])
+    except StartError:
+        bound.close()
+        raise
 
     def greet() -> None:
         at, mirror_at = _address(proxy), _address(mirror) if mirror else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addon.admission import rules
-from addon.admission.gate import Gate
+from addon.admission.gate import Gate, leads_to
 from addon.cache import database, rebuild
 from addon.cache.contents import Contents
 from addon.cache.janitor import Janitor
@@ -26,6 +26,7 @@ from addon.config.model import ConfigError
 from addon.engine import Engine
 from addon.fingerprints import FingerprintError, Fingerprints
 from addon.loops import Via
+from addon.parent import ParentError, Parents
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.renewal import Renewal
@@ -34,7 +35,7 @@ from addon.watching import Watch, Watching
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from addon.config.model import Config
     from ca.authority import Authority
@@ -74,11 +75,12 @@ class Service:
 
         self._own_names = tuple(own_names)
         try:
+            self.parents = Parents.from_environment(os.environ)
             self._watch = Watch(read, config_files)
             self._current = Current(self._watch.config)
             self._open(data)
             self._watch.adopt = self._adopt
-        except (ConfigError, AuthorityError, FingerprintError, StoreError) as error:
+        except (ConfigError, AuthorityError, FingerprintError, ParentError, StoreError) as error:
             raise StartError(str(error)) from None
 
     @property
@@ -163,14 +165,27 @@ class Service:
     @cached_property
     def gate(self) -> Gate:
         """What all doors ask before they serve somebody."""
-        return Gate(self._current)
+        return Gate(self._current, self.parents)
+
+    @cached_property
+    def via(self) -> Via:
+        """This proxy's mark on what it sends."""
+        return Via(self._fingerprints)
+
+    def refuse_itself(self, listening: Iterable[tuple[str, int]]) -> None:
+        """Raises StartError when the parent proxy is this one, which listens there."""
+        for parent in self.parents.all:
+            if leads_to(parent.host, parent.port, listening):
+                raise StartError(
+                    f"{parent.variable}: names {parent.authority}, where this mirrortap itself listens: in its"
+                    " environment, name the proxy behind it, or unset the variable"
+                )
 
     @cached_property
     def engine(self) -> Engine:
         """Made when the proxy is up, for it needs a running event loop; from then on cache and CA are kept in order."""
         # Name lookups that hang must not keep reads and writes of the cache waiting for a thread.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
-        via = Via(self._fingerprints)
         self._janitor.start()
         self._renewal.start()
         engine = Engine(
@@ -180,9 +195,9 @@ class Service:
             self._links,
             Access(self._rights, self._links, self._fingerprints),
             Fills(self._store, self._current, self._janitor.write_failed),
-            Upstream(self._current, via),
+            Upstream(self._current, self.via, self.parents),
             self._current,
-            via,
+            self.via,
         )
         self._watching = Watching(self._watch)
         return engine

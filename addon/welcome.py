@@ -46,6 +46,7 @@ def text(
         *(f"  {rule.pattern:{width}}  {_way(rule)}" for rule in rules),
         f"  {unnamed(config)}: {', '.join(names)}",
         f"  {others(config)}",
+        *(f"  {line}" for line in service.parents.told),
         f"Cache: {service.cache}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",

@@ -14,13 +14,15 @@ from addon import addresses
 from addon.admission import rules
 from addon.admission.logins import Logins, TooManyGuesses
 from addon.journal import Seldom
+from addon.parent import Parents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from addon.config.current import Current
     from addon.config.model import Config
+    from addon.parent import Parent
 
 log = logging.getLogger("mirrortap")
 
@@ -63,8 +65,9 @@ class Crowd:
 class Gate:
     """The rules of the configuration in use, and what they need to know. Clients are named by IP address."""
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: Current, parents: Parents | None = None) -> None:
         self._current = current
+        self._parents = parents or Parents()
         self._crowd = Crowd()
         self._logins: tuple[Path, Logins] | None = None
         self._lookups = ThreadPoolExecutor(_LOOKUPS, "lookup")
@@ -113,8 +116,13 @@ class Gate:
             self._impostors.warning("%s tried to log in with a wrong user or password", client)
         return refusal(what)
 
-    async def way(self, client: str, host: str, port: int, own: Iterable[tuple[str, int]]) -> list[str] | Refusal:
-        """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens."""
+    async def way(
+        self, client: str, host: str, port: int, own: Iterable[tuple[str, int]], *, scheme: str | None = None
+    ) -> list[str] | Refusal:
+        """The addresses at which a host that is not intercepted may be reached. `own`: where this proxy listens.
+
+        With a `scheme`, "https" for a tunnel or "http" for a plain request, those of its parent proxy, if it has one.
+        """
         where = rules.place(host, port)
         if self._config.offline:
             self._strays.warning(
@@ -127,17 +135,39 @@ class Gate:
             )
         if refused := rules.refused(self._config, host, port):
             return self._refusal(client, where, refused)
+        if scheme and (parent := self._parents.way(scheme, host, port)):
+            return await self._way_through(parent, client, host, port, own)
         try:
             found = await self._lookup(host, port)
         except (OSError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            return Refusal(502, f"mirrortap cannot connect to {where}", f"cannot connect to {where}: {why}\n")
-        if any(is_own(address, port, own) for address in found):
-            refused = rules.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
-            return self._refusal(client, where, refused)
-        if refused := rules.refused_at(self._config, host, port, found):
+            return Refusal(502, f"mirrortap cannot connect to {where}", f"cannot connect to {where}: {_why(error)}\n")
+        if refused := self._refused_at(host, port, found, own):
             return self._refusal(client, where, refused)
         return found
+
+    async def _way_through(
+        self, parent: Parent, client: str, host: str, port: int, own: Iterable[tuple[str, int]]
+    ) -> list[str] | Refusal:
+        """It looks up names itself; addresses are held to the same rules as without it."""
+        address = addresses.written(host)
+        if address and (refused := self._refused_at(host, port, [address], own)):
+            return self._refusal(client, rules.place(host, port), refused)
+        try:
+            found = await self._lookup(parent.host, parent.port)
+        except (OSError, UnicodeError) as error:
+            told = f"mirrortap cannot reach {parent}"
+            return Refusal(502, told, f"{told}: {_why(error)}\n")
+        if any(is_own(address, parent.port, own) for address in found):
+            told = f"mirrortap cannot go through {parent}: that is mirrortap itself"
+            return Refusal(508, told, f"{told}; take it out of its environment\n")
+        return found
+
+    def _refused_at(
+        self, host: str, port: int, found: Sequence[str], own: Iterable[tuple[str, int]]
+    ) -> rules.Refused | None:
+        if any(is_own(address, port, own) for address in found):
+            return rules.Refused("is this proxy itself", "use another name or port in HTTPS_PROXY or NO_PROXY")
+        return rules.refused_at(self._config, host, port, found)
 
     @property
     def _config(self) -> Config:
@@ -190,6 +220,20 @@ def login_to_mirror(what: str) -> Refusal:
         f"mirrortap {what}: log in to the mirror itself, as one of its proxy-users",
         (("WWW-Authenticate", _BASIC),),
     )
+
+
+def _why(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def leads_to(host: str, port: int, own: Iterable[tuple[str, int]]) -> bool:
+    """Whether this proxy itself is what listens at host and port, as far as that can be looked up now."""
+    own = [place for place in own if place[1] == port]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if own else []
+    except (OSError, UnicodeError):
+        return False
+    return any(is_own(str(address[0]), port, own) for *_, address in found)
 
 
 def is_own(address: str, port: int, own: Iterable[tuple[str, int]]) -> bool:

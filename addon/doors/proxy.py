@@ -25,6 +25,7 @@ from addon.doors.leaves import Leaves
 from addon.doors.streaming import (
     CHECKED,
     ITSELF,
+    Ahead,
     RegistryHttpLayer,
     RegistryTLSLayer,
     RequestBody,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
     from addon.config.model import Admission, Config, Rule
+    from addon.doors.handshake import Handshake
     from addon.doors.socks import Wish
     from addon.doors.tunnels import Begun
     from addon.service import Service
@@ -56,6 +58,11 @@ _DRAIN = 30.0
 _LINES = 60
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
 _SECRET_HEADERS, _HIDDEN = ("Authorization", "Proxy-Authorization", "Cookie"), "[hidden]"
+_COME_BACK = Refusal(
+    508,
+    "mirrortap got this request from itself: its own HTTPS_PROXY leads back to it",
+    "mirrortap got this request from itself: the HTTPS_PROXY or HTTP_PROXY of its own environment leads back to it\n",
+)
 _USE_CONNECT = Refusal(
     400,
     "mirrortap speaks TLS for registries alone: use CONNECT",
@@ -166,7 +173,9 @@ class ProxyDoor:
             nextlayer.layer = self._http(context, chosen.mode)
 
     def _http(self, context: Context, mode: HTTPMode) -> RegistryHttpLayer:
-        return RegistryHttpLayer(context, mode, partial(self._intercepts, context.client), self._limits.header)
+        intercepts = partial(self._intercepts, context.client)
+        ahead = Ahead(self._service.parents, self._service.via.header)
+        return RegistryHttpLayer(context, mode, intercepts, self._limits.header, ahead)
 
     async def tls_start_client(self, start: tls.TlsData) -> None:
         address = start.context.server.address
@@ -247,13 +256,18 @@ class ProxyDoor:
             ask = login_to_proxy(rules.place(*flow.client_conn.sockname[:2]))
             if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, ask)):
                 return answers.refused(request, refusal)
+            come_back = self._service.via.is_on(request.headers.get_all("Via"))
+            if come_back and (rule is None or request.method == "CONNECT"):
+                return answers.refused(request, _COME_BACK)  # of the others the engine says so
             if rule is None:
-                if request.scheme == "https":
+                if request.scheme == "https" and not config.offline:
                     return answers.refused(request, _USE_CONNECT)
-                found = await self._gate.way(guest.address, request.host, request.port, live.listening())
+                scheme = "https" if request.method == "CONNECT" else "http"
+                found = await self._gate.way(guest.address, request.host, request.port, live.listening(), scheme=scheme)
                 if isinstance(found, Refusal):
                     return answers.refused(request, found)
-                guest.ways |= {(address, request.port) for address in found}
+                parent = self._service.parents.way(scheme, request.host, request.port)
+                guest.ways |= {(address, parent.port if parent else request.port) for address in found}
         flow.metadata[CHECKED] = found
         return None
 
@@ -277,7 +291,10 @@ class ProxyDoor:
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
-            flow.response.stream = True
+            flow.response.stream = self._refused_ahead(flow) is None
+
+    async def mirrortap_parent(self, handshake: Handshake) -> None:
+        await handshake.wait(self._service.config.timeouts.first_byte)
 
     async def mirrortap_turn(self, turn: Turn) -> None:
         try:
@@ -301,6 +318,8 @@ class ProxyDoor:
                     raise BodyCut("the client has stopped reading (idle-timeout)") from None
 
     async def response(self, flow: http.HTTPFlow) -> None:
+        if refused := self._refused_ahead(flow):
+            flow.response = answers.page(flow.request, 502, f"mirrortap cannot go through {refused}\n")
         await self._ended(flow, None)
 
     async def error(self, flow: http.HTTPFlow) -> None:
@@ -343,6 +362,14 @@ class ProxyDoor:
         guest = self._guests.get(client.id)
         config = guest.config if guest and guest.config else self._service.config
         return config.offline or config.rule(host, port) is not None
+
+    def _refused_ahead(self, flow: http.HTTPFlow) -> str | None:
+        """Why a parent proxy has refused a plain request: it is our login that it does not take, not the client's."""
+        request, response = flow.request, flow.response
+        if not response or response.status_code != 407 or not flow.metadata.get(CHECKED):
+            return None
+        parent = self._service.parents.way("http", request.host, request.port)
+        return parent.refusal(407, response.reason) if parent else None
 
 
 def _rule(config: Config, guest: Guest, request: http.Request) -> Rule | None:

@@ -10,6 +10,8 @@ subclasses that differ in these points:
 - no connection to an intercepted host is made by mitmproxy itself;
 - a CONNECT to a host that is not intercepted becomes a plain tunnel, unless the hook has answered it, and one that is
   opens no connection;
+- what goes to another host through a parent proxy asks that for the way: by a CONNECT of ours, or by a request in
+  absolute form, with our login;
 - connections are made to the addresses alone that the hooks have put into the flow (CHECKED), never to a name, and no
   request goes anywhere without them: a hook that fails opens no way;
 - a request that cannot be parsed, or that never ends, gets an OCI error;
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy import flow, http
+from mitmproxy.connection import Server
 from mitmproxy.net.http.http1 import assemble_response
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import ClientTLSLayer
@@ -48,8 +51,10 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.utils import human
 
+from addon.doors.handshake import Handshake
 from addon.doors.tunnels import FAULT, MAX_HEAD, reach
 from addon.oci import OciError
+from addon.parent import Parents, authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.http._base import HttpEvent
 
     from addon.body import Body
+    from addon.parent import Parent
 
     Commands = layer.CommandGenerator[None]
     Intercepts = Callable[[str, int], bool]
@@ -94,6 +100,24 @@ class MirrortapTurnHook(commands.StartHook):
     """Asks the door to take a turn."""
 
     turn: Turn
+
+
+@dataclass
+class MirrortapParentHook(commands.StartHook):
+    """Asks the door to wait for what a parent proxy says."""
+
+    handshake: Handshake
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The proxies between this one and other hosts, and the Via header that we show them."""
+
+    parents: Parents
+    via: tuple[str, str]
+
+    def headers(self, parent: Parent) -> list[tuple[bytes, bytes]]:
+        return [(name.encode(), value.encode()) for name, value in (*parent.headers, self.via)]
 
 
 class Pausable(Protocol):
@@ -162,14 +186,17 @@ class RequestBody:
 class RegistryHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer with our streams and our HTTP/1 server in it."""
 
-    def __init__(self, context: Context, mode: HTTPMode, intercepts: Intercepts, patience: float) -> None:
+    def __init__(
+        self, context: Context, mode: HTTPMode, intercepts: Intercepts, patience: float, ahead: Ahead | None = None
+    ) -> None:
         """`patience`: seconds that the head of a request may take."""
         super().__init__(context, mode)
         self._intercepts = intercepts
+        self._ahead = ahead
         self.connections[context.client] = RegistryHttp1Server(context.fork(), patience)
 
     def make_stream(self, stream_id: int) -> Commands:
-        stream = RegistryStream(self.context.fork(), stream_id, self._intercepts)
+        stream = RegistryStream(self.context.fork(), stream_id, self._intercepts, self._ahead)
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
 
@@ -177,19 +204,34 @@ class RegistryHttpLayer(HttpLayer):
 class RegistryStream(HttpStream):
     """One request and its response."""
 
-    def __init__(self, context: Context, stream_id: int, intercepts: Intercepts) -> None:
+    def __init__(self, context: Context, stream_id: int, intercepts: Intercepts, ahead: Ahead | None) -> None:
         super().__init__(context, stream_id)
         self._intercepts = intercepts
+        self._ahead = ahead
         self._body: RequestBody | None = None
+        self._handshake: Handshake | None = None
         self._answered = False
 
     def handle_event(self, event: events.Event) -> Commands:
         # Past the pause: the hook that answers this request may be waiting for just this piece.
-        if not self._taken(event):
-            yield from super().handle_event(event)
+        if self._taken(event):
+            return
+        for command in super().handle_event(event):
+            if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
+                command.event = self._shown_ahead(command.event)
+            yield command
 
     def _taken(self, event: events.Event) -> bool:
-        """Gives the request's body what concerns it; whether nobody else needs to see the event."""
+        """Gives the request's body, or the parent's handshake, what concerns it; whether nobody else needs to see the
+        event."""
+        if self._handshake and (not self._handshake.over or self._handshake.failure):
+            match event:
+                case events.DataReceived(connection=Server()):
+                    self._handshake.hear(event.data)
+                    return True
+                case events.ConnectionClosed(connection=Server()):
+                    self._handshake.end("closed the connection without an answer")
+                    return True
         if self._body:
             match event:
                 case RequestData():
@@ -219,25 +261,74 @@ class RegistryStream(HttpStream):
         elif self._intercepts(request.host, request.port):
             self.child_layer = layer.NextLayer(self.context)
         else:
-            error = yield from reach(self.context, self.flow.metadata[CHECKED], request.port)
-            self.flow.server_conn = self.context.server
+            error = yield from self._tunnel()
             if error:
                 message = f"cannot connect to {human.format_address((request.host, request.port))}: {error}"
                 self.flow.response = http.Response.make(502, message, {"Content-Type": "text/plain"})
+                if self._parent:
+                    self.flow.response.reason = f"mirrortap {message}"
             else:
                 self.child_layer = layers.TCPLayer(self.context, ignore=True)
         yield from self.handle_connect_finish()  # type: ignore[no-untyped-call]
+        if self.child_layer and self._handshake and self._handshake.rest:
+            # Servers that speak first may have done so already.
+            yield from self.passthrough(events.DataReceived(self.context.server, self._handshake.rest))
+
+    @property
+    def _parent(self) -> Parent | None:
+        """The proxy that is asked for the way to the host."""
+        request = self.flow.request
+        scheme = "https" if request.method == "CONNECT" else "http"
+        return self._ahead.parents.way(scheme, request.host, request.port) if self._ahead else None
+
+    def _tunnel(self) -> layer.CommandGenerator[str | None]:
+        """Connects to the first of the flow's addresses that answers, or says why none does."""
+        parent = self._parent
+        port = parent.port if parent else self.flow.request.port
+        error = yield from reach(self.context, self.flow.metadata[CHECKED], port)
+        self.flow.server_conn = self.context.server
+        if parent is None:
+            return error
+        return f"{parent} cannot be reached: {error}" if error else (yield from self._ask_for_the_way(parent))
+
+    def _ask_for_the_way(self, parent: Parent) -> layer.CommandGenerator[str | None]:
+        assert self._ahead
+        self._handshake = Handshake(parent)
+        name = authority(self.flow.request.host, self.flow.request.port).encode()
+        fields = [(b"Host", name), *self._ahead.headers(parent)]
+        head = b"CONNECT %s HTTP/1.1\r\n%s\r\n" % (name, bytes(http.Headers(fields)))
+        yield commands.SendData(self.context.server, head)
+        yield MirrortapParentHook(self._handshake)
+        self._handshake.end()
+        if self._handshake.failure:
+            yield commands.CloseConnection(self.context.server)
+        return self._handshake.failure
+
+    def _shown_ahead(self, event: RequestHeaders) -> RequestHeaders:
+        """The head of a request as it goes out: in mitmproxy's own flow, which can be looked at, it has no login."""
+        parent = self._parent
+        if not parent or not self._ahead:
+            return event
+        request = event.request.copy()
+        request.authority = authority(request.host, request.port)
+        for name, value in self._ahead.headers(parent):
+            request.headers.add(name.decode(), value.decode())
+        return RequestHeaders(event.stream_id, request, event.end_stream, event.replay_flow)
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         error: str | None = FAULT
         # None for an intercepted host: the hook that should have answered has failed then, and the request must not go
         # out past the engine's rules.
+        parent = self._parent
+        port = parent.port if parent else self.flow.request.port
         for address in self.flow.metadata.get(CHECKED, ()):
-            connection, error = yield GetHttpConnection((address, self.flow.request.port), tls=False, via=None)
+            connection, error = yield GetHttpConnection((address, port), tls=False, via=None)
             if not error:
                 self.context.server = self.flow.server_conn = connection
                 return True
         assert error
+        if parent and error is not FAULT:
+            error = f"{parent} cannot be reached: {error}"
         code = ErrorCode.GENERIC_SERVER_ERROR if error is FAULT else ErrorCode.CONNECT_FAILED
         yield from self.handle_protocol_error(ResponseProtocolError(self.stream_id, error, code))
         return False

@@ -16,7 +16,7 @@ from yarl import URL
 from addon import __version__
 from addon.config.model import Tls, host_of
 from addon.upstream.authorization import Authorizations
-from addon.upstream.connecting import Connections
+from addon.upstream.connecting import Connections, Misled
 from addon.upstream.credentials import Credentials, LoginRefused
 from addon.upstream.leniency import Leniency
 from addon.upstream.response import EndpointError, Response, reason
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from addon.config.login import Login
     from addon.config.model import Config, Endpoint
     from addon.loops import Via
+    from addon.parent import Parent, Parents
 
     Headers = Sequence[tuple[str, str]]
 
@@ -45,14 +46,14 @@ _AGENT = ("User-Agent", f"mirrortap/{__version__}")
 class Upstream:
     """All endpoints, and what they lead to. Made inside a running event loop; `close` it."""
 
-    def __init__(self, current: Current, via: Via) -> None:
+    def __init__(self, current: Current, via: Via, parents: Parents | None = None) -> None:
         self._current = current
         self._via = via
         # Others with each configuration: a file may have been replaced under its name.
         self._contexts: Callable[[], dict[Tls, ssl.SSLContext]] = current.derived(lambda _: {})
         self._credentials = Credentials()
         self._authorizations = Authorizations(Tokens(self._send_for_token))
-        self._connections = Connections(current)
+        self._connections = Connections(current, parents)
         self._leniency = Leniency()
 
     @property
@@ -63,6 +64,10 @@ class Upstream:
         await self._credentials.close()
         await self._leniency.close()
         await self._connections.close()
+
+    def parent(self, url: URL) -> Parent | None:
+        """The proxy through which `url` is asked for, if there is one."""
+        return self._connections.parent(url)
 
     async def pull(
         self,
@@ -87,6 +92,21 @@ class Upstream:
         headers = [*headers, ("Accept-Encoding", "identity"), _AGENT]
         if authorization is not None:
             return await self._follow(endpoint, method, url, [*headers, ("Authorization", authorization)])
+        return await self._pull_as_itself(endpoint, method, url, headers, name)
+
+    async def probe(
+        self, endpoint: Endpoint, url: URL, *, itself: bool = False, context: ssl.SSLContext | None = None
+    ) -> Response:
+        """Asks for what is no content: whether somebody is there. Raises EndpointError.
+
+        As anybody, or as the proxy `itself` is known there. `context`: TLS otherwise than the endpoint's.
+        """
+        if itself:
+            return await self._pull_as_itself(endpoint, "GET", url, [_AGENT], url.path)
+        return await self._send(endpoint, "GET", url, [_AGENT], self._tls(endpoint, url), context=context)
+
+    async def _pull_as_itself(self, endpoint: Endpoint, method: str, url: URL, headers: Headers, name: str) -> Response:
+        """With the endpoint's own credential, else as anybody may."""
         if endpoint.auth is None:
             return await self._pull_as(endpoint, method, url, headers, name, None)
         login = await self._credentials.of(endpoint.auth, name)
@@ -179,9 +199,17 @@ class Upstream:
         tls: Tls,
         body: AsyncIterator[bytes] | bytes | None = None,
         connect: float | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> Response:
+        try:
+            parent = self._connections.parent(url)
+        except Misled as misled:
+            raise EndpointError(misled.explain(url.host or "")) from None
         session = self._connections.session(url, endpoint, kept=connect is None)
         timeouts = self._config.timeouts
+        sent = [*headers, *self._own(endpoint, url)]
+        if parent and url.scheme == "http":
+            sent.extend(parent.headers)
         # While a client uploads, silence from the registry means nothing.
         patience = None if isinstance(body, bytes | None) else _UPLOAD_ANSWER
         try:
@@ -191,10 +219,13 @@ class Upstream:
                 response = await session.request(
                     method,
                     url,
-                    headers=_spelled_alike([*headers, *self._own(endpoint, url)]),
+                    headers=_spelled_alike(sent),
                     data=body,
                     allow_redirects=False,
-                    ssl=self._context(tls),
+                    ssl=context or self._context(tls),
+                    proxy=f"http://{parent.authority}" if parent else None,
+                    # Of the CONNECT alone.
+                    proxy_headers=[*parent.headers, self._via.header, _AGENT] if parent else None,
                     timeout=aiohttp.ClientTimeout(
                         total=None,
                         connect=connect,
@@ -203,11 +234,16 @@ class Upstream:
                     ),
                 )
         except aiohttp.ServerTimeoutError as error:
-            raise EndpointError(reason(error)) from None
-        except TimeoutError:
-            raise EndpointError(f"no answer within {timeouts.first_byte:g} s") from None
+            raise EndpointError(reason(error, parent), fault=error) from None
+        except TimeoutError as error:
+            through = f", through {parent}" if parent else ""
+            raise EndpointError(f"no answer within {timeouts.first_byte:g} s{through}", fault=error) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EndpointError(reason(error)) from None
+            raise EndpointError(reason(error, parent), fault=error) from None
+        if parent and response.status == 407:
+            # To a plain http request; that to a CONNECT has been an error.
+            response.close()
+            raise EndpointError(parent.refusal(407, response.reason or ""))
         return Response(endpoint, response)
 
     def _own(self, endpoint: Endpoint, url: URL) -> Headers:
@@ -242,19 +278,24 @@ class Upstream:
         contexts = self._contexts()
         context = contexts.get(tls)
         if context is None:
-            context = ssl.create_default_context()
-            paths = ssl.get_default_verify_paths()
-            if not paths.cafile and not paths.capath:
-                context.load_verify_locations(certifi.where())
-            for ca in tls.ca:
-                context.load_verify_locations(ca)
-            for pair in tls.keypairs:
-                context.load_cert_chain(pair.certificate, pair.key)
-            if not tls.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            contexts[tls] = context
+            context = contexts[tls] = new_context(tls)
         return context
+
+
+def new_context(tls: Tls) -> ssl.SSLContext:
+    """What a server is verified by, and shown."""
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not paths.cafile and not paths.capath:
+        context.load_verify_locations(certifi.where())
+    for ca in tls.ca:
+        context.load_verify_locations(ca)
+    for pair in tls.keypairs:
+        context.load_cert_chain(pair.certificate, pair.key)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _spelled_alike(headers: Headers) -> Headers:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
-from addon.addresses import forbidden
+from addon.addresses import forbidden, written
 from addon.config import patterns
+from addon.parent import Parents
 
 if TYPE_CHECKING:
     from aiohttp import AddrInfoType
 
     from addon.config.current import Current
     from addon.config.model import Config, Endpoint
+    from addon.parent import Parent
 
     _Place = tuple[str, int]  # host and port
 
@@ -48,21 +50,32 @@ class Misled(OSError):
 class Connections:
     """The connection pools. Made inside a running event loop; `close` them."""
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: Current, parents: Parents | None = None) -> None:
         self._configured = current.derived(configured)
+        self._parents = parents or Parents()
         # Apart, so that a connection that was opened unguarded can never be taken for a guarded one.
         self._sessions = {(free, kept): _session(free, kept) for free, kept in product((True, False), repeat=2)}
+
+    def parent(self, url: URL) -> Parent | None:
+        """The proxy through which `url` is asked for, if there is one. It knows where names lead; an address that must
+        not be connected to is not asked for there, either: raises Misled."""
+        parent = self._parents.way(url.scheme, *_place(url))
+        address = written(url.host or "") if parent and _place(url) not in self._configured() else None
+        if address and (why := forbidden(address)):
+            raise Misled(address, url.port or 0, why)
+        return parent
 
     def session(self, url: URL, endpoint: Endpoint, *, kept: bool) -> aiohttp.ClientSession:
         """What `url` is to be asked through on behalf of `endpoint`.
 
-        `kept`: on a connection that may have been open, and may stay.
+        `kept`: on a connection that may have been open, and may stay. What goes through a parent proxy is connected to
+        the address that the operator gave of that.
         """
         host, port = _place(url)
         free = any((named, port) in self._configured() for named in patterns.covering(host))
         # A request that runs may be about an endpoint that another configuration does not name any more.
         free = free or (endpoint.named and (host, port) == _place(URL(endpoint.url)))
-        return self._sessions[free, kept]
+        return self._sessions[free or self._parents.way(url.scheme, host, port) is not None, kept]
 
     async def close(self) -> None:
         for session in self._sessions.values():

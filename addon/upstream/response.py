@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from addon.config.model import Endpoint
+    from addon.parent import Parent
 
 
 class EndpointError(Exception):
     """No HTTP answer came from the endpoint, or its body broke off; the message says why, for people.
 
-    `status` is 401 when there was an answer, and it was no to the proxy's own credential.
+    `status` is 401 when there was an answer, and it was no to the proxy's own credential. `fault` is what went wrong
+    with the connection; it is not to be shown, for it may name a signed URL.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, fault: Exception | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.fault = fault
 
 
 class Response:
@@ -107,9 +110,16 @@ class Response:
         await self.close()
 
 
-def reason(error: Exception) -> str:
-    """`error` in words that name no URL: a signed one is a secret."""
+def reason(error: Exception, parent: Parent | None = None) -> str:
+    """`error` in words that name no URL: a signed one is a secret. `parent`: the proxy that was asked for the way."""
     match error:
+        case aiohttp.ClientHttpProxyError() if parent:
+            return parent.refusal(error.status, error.message)
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientConnectorDNSError() if parent:
+            # Whatever else is looked up or connected to is the parent's own business.
+            return f"{parent} cannot be reached: {reason(error)}"
+        case aiohttp.ConnectionTimeoutError() if parent:
+            return f"no connection in time, through {parent}"
         case aiohttp.ConnectionTimeoutError():
             return "no connection in time"
         case aiohttp.SocketTimeoutError():

@@ -22,6 +22,8 @@ class Driver:
     hooks: list[commands.StartHook] = field(default_factory=list)
     alarms: list[commands.RequestWakeup] = field(default_factory=list)
     opened: list[commands.OpenConnection] = field(default_factory=list)
+    onward: bytearray = field(default_factory=bytearray)  # to whom a connection was opened
+    hung_up: bool = False  # on those
     closed: bool = False
 
     def feed(self, event: events.Event) -> None:
@@ -31,6 +33,10 @@ class Driver:
                     self.sent += command.data
                 case commands.CloseConnection(connection=self.client):
                     self.closed = True
+                case commands.SendData():
+                    self.onward += command.data
+                case commands.CloseConnection():
+                    self.hung_up = True
                 case commands.StartHook():
                     self.hooks.append(command)
                 case commands.RequestWakeup():

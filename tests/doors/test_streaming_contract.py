@@ -10,16 +10,26 @@ from typing import TYPE_CHECKING
 import pytest
 from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
-from mitmproxy.proxy import events, layer
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
-from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionHandler, TimeoutWatchdog
 from mitmproxy.test import taddons
 
-from addon.doors.streaming import CHECKED, ITSELF, RegistryHttpLayer, RequestBody, StreamedResponse
+from addon.doors.streaming import (
+    CHECKED,
+    ITSELF,
+    Ahead,
+    MirrortapParentHook,
+    RegistryHttpLayer,
+    RequestBody,
+    StreamedResponse,
+)
+from addon.parent import Parent, Parents
 from doors.driver import Driver, make_client
 
 if TYPE_CHECKING:
@@ -42,6 +52,9 @@ READ_AND_UNDERSTOOD: dict[Callable[..., object], str] = {
     HttpStream.handle_protocol_error: "59fc3b2eeeabf63a",
     HttpStream.handle_connect_regular: "ae920a52067801dc",
     HttpStream.handle_connect_finish: "eb3a0054cb5b716e",
+    # What a parent proxy sends behind its answer is given to a tunnel; requests are shown our login on their way out.
+    HttpStream.passthrough: "a6df32aba1ae251a",
+    Http1Client.send: "35d961e20d481204",
     Http1Server.send: "cc218a1337c0f5cf",
     Http1Server.read_headers: "3fe0945216bcf7bc",
     Http1Server.mark_done: "94fd7ea388c88671",
@@ -93,12 +106,12 @@ def driver() -> Driver:
     return make_driver(HTTPMode.regular)
 
 
-def make_driver(mode: HTTPMode) -> Driver:
+def make_driver(mode: HTTPMode, ahead: Ahead | None = None) -> Driver:
     client = make_client()
     with taddons.context(Proxyserver()) as context:
         driver = Driver(
             RegistryHttpLayer(
-                Context(client, context.options), mode, lambda host, port: host == "registry.example", PATIENCE
+                Context(client, context.options), mode, lambda host, port: host == "registry.example", PATIENCE, ahead
             ),
             client,
         )
@@ -377,6 +390,100 @@ def test_a_request_that_no_hook_has_looked_at_goes_nowhere(driver: Driver) -> No
     driver.past("requestheaders", "request", "error")
     assert driver.sent.startswith(b"HTTP/1.1 502 ")
     assert driver.opened == []
+
+
+PARENT = Parent("X_PROXY", "192.0.2.9", 3128, "Basic eA==")
+AHEAD = Ahead(Parents({"http": PARENT, "https": PARENT}), ("Via", "us"))
+CONNECT = b"CONNECT r.example:443 HTTP/1.1\r\n\r\n"
+
+
+def through(driver: Driver) -> commands.OpenConnection:
+    """The way to the parent, open: its connection."""
+    driver.asked("http_connect").metadata[CHECKED] = ["192.0.2.9"]
+    driver.done()
+    (opened,) = driver.opened
+    assert opened.connection.address == ("192.0.2.9", 3128)
+    opened.connection.state = ConnectionState.OPEN
+    opened.connection.timestamp_start = 1.0
+    driver.feed(events.OpenConnectionCompleted(opened, None))
+    return opened
+
+
+def said(driver: Driver, opened: commands.OpenConnection, data: bytes) -> None:
+    driver.feed(events.DataReceived(opened.connection, data))
+
+
+def waited_for(driver: Driver) -> None:
+    """The door has waited for the parent."""
+    assert isinstance(driver.hooks[0], MirrortapParentHook)
+    driver.done()
+
+
+def test_a_tunnel_through_a_parent_asks_it_for_the_way() -> None:
+    driver = make_driver(HTTPMode.regular, AHEAD)
+    driver.send(CONNECT)
+    opened = through(driver)
+    assert bytes(driver.onward) == (
+        b"CONNECT r.example:443 HTTP/1.1\r\nHost: r.example:443\r\nProxy-Authorization: Basic eA==\r\nVia: us\r\n\r\n"
+    )
+    said(driver, opened, b"HTTP/1.1 200 OK\r\nX: y\r")
+    said(driver, opened, b"\n\r\nfirst")
+    # Before the hook has ended, and after.
+    said(driver, opened, b"second")
+    assert driver.sent == b""
+    waited_for(driver)
+    driver.past("http_connected")
+    said(driver, opened, b"third")
+    assert driver.sent.startswith(b"HTTP/1.1 200 ")
+    assert driver.sent.endswith(b"\r\n\r\nfirstsecondthird")
+    driver.onward.clear()
+    driver.send(b"\x00raw")
+    assert driver.onward == b"\x00raw"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 407 Who\r\n\r\n", b"answered 407 Who"),
+        (b"HTTP/1.1 200\x00 nonsense\r\n\r\n", b"does not speak HTTP"),
+        (b"x" * 70_000, b"does not speak HTTP"),
+        (b"HTTP/1.1 200 OK", b"has not answered"),
+        (None, b"closed the connection without an answer"),
+    ],
+)
+def test_a_parent_that_gives_no_way_is_named(answer: bytes | None, why: bytes) -> None:
+    driver = make_driver(HTTPMode.regular, AHEAD)
+    driver.send(CONNECT)
+    opened = through(driver)
+    if answer is None:
+        driver.feed(events.ConnectionClosed(opened.connection))
+    else:
+        said(driver, opened, answer)
+    waited_for(driver)
+    driver.past("http_connect_error")
+    assert driver.sent.startswith(
+        b"HTTP/1.1 502 mirrortap cannot connect to r.example:443: the parent proxy 192.0.2.9:"
+    )
+    assert why in driver.sent
+    assert driver.hung_up
+
+
+def test_a_forwarded_request_shows_the_parent_our_login_and_the_flow_does_not() -> None:
+    driver = make_driver(HTTPMode.regular, AHEAD)
+    driver.send(b"GET http://r.example:8080/x?y HTTP/1.1\r\nHost: other.example\r\n\r\n")
+    flow = driver.asked("requestheaders")
+    flow.metadata[CHECKED] = ["192.0.2.9"]
+    driver.done()
+    driver.past("request")
+    (opened,) = driver.opened
+    assert opened.connection.address == ("192.0.2.9", 3128)
+    opened.connection.state = ConnectionState.OPEN
+    driver.feed(events.OpenConnectionCompleted(opened, None))
+    assert bytes(driver.onward) == (
+        b"GET http://r.example:8080/x?y HTTP/1.1\r\nHost: other.example\r\n"
+        b"Proxy-Authorization: Basic eA==\r\nVia: us\r\n\r\n"
+    )
+    assert "eA==" not in str(flow.get_state())
 
 
 async def test_an_upload_that_stands_still_has_failed() -> None:

@@ -15,6 +15,7 @@ from engine.harness import Proxy, configuration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from support.certificates import Authority
@@ -48,6 +49,7 @@ class Setup:
         self._stack = stack
         self._count = 0
         self.ca_file = authority.file
+        self.authority = authority
 
     async def registry(self, **kind: Any) -> FakeRegistry:
         """A FakeRegistry with TLS that the proxy trusts, unless told otherwise."""
@@ -69,7 +71,8 @@ class Setup:
 
         `options` are Proxy's, `tuned` (changes the configuration as read) and keys of the registry's table.
         """
-        own = {name: options.pop(name) for name in ("clock", "grace", "space", "tuned", "key") if name in options}
+        ours = ("clock", "grace", "space", "tuned", "key", "parents")
+        own = {name: options.pop(name) for name in ours if name in options}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         return self.start(text, **own)
 

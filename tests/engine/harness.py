@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from support.config import Table
 
     from addon.config.model import Config, Space
+    from addon.parent import Parents
 
 REGISTRY = "registry.test"
 NAME = "library/app"
@@ -93,6 +94,7 @@ class Proxy:
         grace: float = 0.0,
         space: Space | None = None,
         key: bytes = b"tests",
+        parents: Parents | None = None,
     ) -> None:
         self.current = current = Current(config)
         self.cache = data / "cache"
@@ -109,7 +111,7 @@ class Proxy:
         contents.grew = self.janitor.nudge
         self._fills = Fills(store, current, self.janitor.write_failed, grace)
         via = Via(fingerprints)
-        upstream = Upstream(current, via)
+        upstream = Upstream(current, via, parents)
         self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, current, via)
 
     @property

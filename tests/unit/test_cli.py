@@ -57,6 +57,25 @@ def test_a_missing_config(tmp_path: Path) -> None:
     assert refused(tmp_path, "--config", str(empty)).startswith(f"mirrortap: {empty}: has no folder that is named like")
 
 
+def test_a_parent_proxy_that_is_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    itself = "where this mirrortap itself listens: in its environment"
+    for variable, url, said in (
+        ("HTTPS_PROXY", "http://u:s3cret@127.0.0.1:{}", f"names 127.0.0.1:{{}}, {itself}"),
+        ("http_proxy", "u:s3cret@localhost:{}", f"names localhost:{{}}, {itself}"),
+        ("ALL_PROXY", "socks5://u:s3cret@proxy.test:{}", "names a SOCKS proxy, and mirrortap"),
+        ("HTTPS_PROXY", "http://u:s3cret/@proxy.test:{}", "is not http://[USER:PASSWORD@]HOST[:PORT]"),
+    ):
+        port = free_port()
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, url.format(port))
+            result = invoke(tmp_path / str(port), "--listen", f"127.0.0.1:{port}")
+        assert result.exit_code == 2
+        assert result.output.startswith(f"mirrortap: {variable}: {said.format(port)}")
+        assert len(result.output.splitlines()) == 1
+        assert "s3cret" not in result.output
+        assert not connectable(("127.0.0.1", port))
+
+
 def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     assert "data: cannot be written: File exists; choose another folder with --data" in refused(tmp_path)
