@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from mitmproxy import ctx, exceptions
 if (_root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.append(_root)
 
+from addon.admission import rules
 from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, address, bind
 from addon.doors.mirror import MirrorDoor
@@ -29,6 +31,8 @@ from ca.authority import AuthorityError, dns_name
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
+
+log = logging.getLogger("mirrortap")
 
 
 class Mirrortap:
@@ -76,7 +80,10 @@ def _doors() -> list[ProxyDoor | MirrorDoor | Closing]:
     service = Service(configs, data, offline=options.mirrortap_offline, own_names=names)
     doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
     if at:
-        doors.append(MirrorDoor(service, bind(*at, "mirrortap_mirror_listen"), names))
+        listeners = bind(*at, "mirrortap_mirror_listen")
+        doors.append(MirrorDoor(service, listeners, names))
+        scheme, place = "https" if names else "http", rules.place(*listeners[0].getsockname()[:2])
+        log.info("mirrortap's mirror is listening on %s://%s", scheme, place)
     return [*doors, Closing(service, doors)]
 
 

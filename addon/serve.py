@@ -18,7 +18,7 @@ from mitmproxy.options import Options
 
 from addon import welcome
 from addon.doors.closing import Closing
-from addon.doors.listening import bind, listen
+from addon.doors.listening import ListenError, bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
 from addon.workers import supervise
@@ -74,13 +74,11 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     Raises ListenError, and StartError when no worker comes up.
     """
     _log_to_stderr()
-    proxy = bind(*ports.proxy, "--listen")
-    mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
-    bound = _Bound(proxy, mirror, ports.mirror_names)
+    bound = _bind(ports)
 
     def greet() -> None:
-        at = _address(proxy)
-        print(welcome.text(service, *at, _address(mirror) if mirror else None, ports.mirror_names), flush=True)
+        mirror = _address(bound.mirror) if bound.mirror else None
+        print(welcome.text(service, *_address(bound.proxy), mirror, ports.mirror_names), flush=True)
 
     def work(worker: Worker) -> None:
         _log_to_stderr(f"worker {worker.number} ")
@@ -92,6 +90,18 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     else:
         service.before_fork()
         supervise(workers, work, ready=greet, stopping=bound.close)
+
+
+def _bind(ports: Ports) -> _Bound:
+    """Raises ListenError, and then listens nowhere."""
+    proxy = bind(*ports.proxy, "--listen")
+    try:
+        mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
+    except ListenError:
+        for listener in proxy:
+            listener.close()
+        raise
+    return _Bound(proxy, mirror, ports.mirror_names)
 
 
 def _address(listeners: Sequence[Listener]) -> tuple[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +11,7 @@ from support.clients import Sandbox
 from support.config import toml
 from support.processes import needs
 from support.programs import containerd, dockerd
-from support.proxy import Proxy, mitmdump, serve
+from support.proxy import Proxy, exchange, mitmdump, serve
 
 from e2e.conftest import APP
 
@@ -98,13 +100,15 @@ def test_buildkit_in_dockerd(app: Image, proxy: Proxy, tmp_path: Path) -> None:
 
 @needs("skopeo")
 def test_mitmdump_with_the_addon_as_a_script(app: Image, config: str, builder: Builder, tmp_path: Path) -> None:
-    with mitmdump(tmp_path / "mitmdump", config) as running:
+    with mitmdump(tmp_path / "mitmdump", config, "--set", "mirrortap_mirror_listen=127.0.0.1:0") as running:
         machine = builder(running)
         for _ in range(2):
             assert machine.pull(APP).blobs() == {blob.digest: blob.size for blob in app.blobs}
         hub = running.client("registry-1.docker.io")
         answer = hub.get(f"/v2/library/app/blobs/{app.config.digest}")
-    assert answer.headers["Cache-Status"] == "mirrortap; hit"
+        assert answer.headers["Cache-Status"] == "mirrortap; hit"
+        with closing(http.client.HTTPConnection(running.mirror, timeout=30)) as mirror:
+            assert exchange(mirror, "GET", f"/v2/app/blobs/{app.config.digest}").body == app.config.data
 
 
 @needs("skopeo")
