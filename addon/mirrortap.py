@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from ca.authority import AuthorityError, dns_name
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
+
+log = logging.getLogger("mirrortap")
 
 
 class Mirrortap:
@@ -82,7 +85,10 @@ def _doors() -> tuple[Service, list[ProxyDoor | MirrorDoor | Closing]]:
     service = Service(configs, data, offline=options.mirrortap_offline, own_names=names, modes=modes)
     doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
     if at:
-        doors.append(MirrorDoor(service, bind(*at, "mirrortap_mirror_listen"), names))
+        listeners = bind(*at, "mirrortap_mirror_listen")
+        doors.append(MirrorDoor(service, listeners, names))
+        scheme, place = "https" if names else "http", rules.place(*listeners[0].getsockname()[:2])
+        log.info("mirrortap's mirror is listening on %s://%s", scheme, place)
     return service, [*doors, Closing(service, doors)]
 
 

@@ -18,7 +18,7 @@ from mitmproxy.options import Options
 
 from addon import welcome
 from addon.doors.closing import Closing
-from addon.doors.listening import bind, listen
+from addon.doors.listening import ListenError, bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
 from addon.service import StartError
@@ -78,19 +78,17 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     Raises ListenError, and StartError when no worker comes up or the parent proxy is this one.
     """
     _log_to_stderr()
-    proxy = bind(*ports.proxy, "--listen")
-    mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
-    bound = _Bound(proxy, mirror, ports.mirror_names, ports.mode)
-
+    bound = _bind(ports)
     try:
-        service.refuse_itself([listener.getsockname()[:2] for listener in proxy])
+        service.refuse_itself([listener.getsockname()[:2] for listener in bound.proxy])
     except StartError:
         bound.close()
         raise
 
     def greet() -> None:
-        at, mirror_at = _address(proxy), _address(mirror) if mirror else None
-        print(welcome.text(service, *at, ports.mode, mirror_at, ports.mirror_names), flush=True)
+        mirror = _address(bound.mirror) if bound.mirror else None
+        told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)
+        print(told, flush=True)
 
     def work(worker: Worker) -> None:
         _log_to_stderr(f"worker {worker.number} ")
@@ -102,6 +100,18 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     else:
         service.before_fork()
         supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
+
+
+def _bind(ports: Ports) -> _Bound:
+    """Raises ListenError, and then listens nowhere."""
+    proxy = bind(*ports.proxy, "--listen")
+    try:
+        mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
+    except ListenError:
+        for listener in proxy:
+            listener.close()
+        raise
+    return _Bound(proxy, mirror, ports.mirror_names, ports.mode)
 
 
 def _address(listeners: Sequence[Listener]) -> tuple[str, int]:

@@ -150,6 +150,10 @@ def test_two_registries_at_one_port(
         assert answer.headers.get_all("Server") == ["mirrortap"]
         assert [len(answer.headers.get_all(name, [])) for name in ("Date", "Content-Length")] == [1, 1]
         assert "Connection" not in answer.headers
+    # What counts against a rate limit may go on a client's own credential, when it is one for the registry.
+    manifest = origin.content.put_manifest("team/app", "1.0", b'{"schemaVersion":2,"manifests":[]}', "application/json")
+    answer = mirror.get(f"/v2/{QUAY}/team/app/manifests/{manifest}", {"Authorization": basic("ann", "s3cret")})
+    assert sha256(answer.body) == manifest
     # A digest is no key.
     assert mirror.get(f"/v2/{OWN}/{blob}").status == 404
     for registry in origin, other:

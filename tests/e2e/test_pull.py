@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from support.config import toml
 from support.images import Image, make_index, sha256
 from support.processes import needs
-from support.proxy import mitmdump
+from support.proxy import exchange, mitmdump
 
 from e2e.conftest import APP, fill
 
@@ -150,9 +152,12 @@ def test_a_cache_survives_a_restart(
 def test_mitmdump_with_the_addon_as_a_script(
     app: Image, mirror: RealRegistry, builder: Builder, tmp_path: Path
 ) -> None:
-    with mitmdump(tmp_path / "mitmdump", from_mirror(mirror)) as running:
+    door = ("--set", "mirrortap_mirror_listen=127.0.0.1:0")
+    with mitmdump(tmp_path / "mitmdump", from_mirror(mirror), *door) as running:
         machine = builder(running)
         for _ in range(2):
             assert machine.pull(APP).blobs() == {blob.digest: blob.size for blob in app.blobs}
         answer = running.client("registry-1.docker.io").get(f"/v2/library/app/blobs/{app.config.digest}")
-    assert answer.headers["Cache-Status"] == "mirrortap; hit"
+        assert answer.headers["Cache-Status"] == "mirrortap; hit"
+        with closing(http.client.HTTPConnection(running.mirror, timeout=30)) as at_mirror:
+            assert exchange(at_mirror, "GET", f"/v2/app/blobs/{app.config.digest}").body == app.config.data

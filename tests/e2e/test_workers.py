@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 from support.config import toml
 from support.images import sha256
 from support.processes import connectable, run
-from support.proxy import ROOT, proxy_env, serve
+from support.proxy import MIRROR, ROOT, exchange, proxy_env, serve
 from support.registry import FakeRegistry
 
 if TYPE_CHECKING:
@@ -246,3 +247,23 @@ def test_a_folder_that_is_in_use_is_told_once(proxy: Proxy, tmp_path: Path) -> N
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"mirrortap: {proxy.data}: is in use by another mirrortap; ")
+
+
+def test_the_mirrors_port_is_shared_as_well(tmp_path: Path, registry: FakeRegistry) -> None:
+    path = blob(registry, bytes(LARGE))
+    mirrored = path.replace("/v2/", f"/v2/{HOST}/")
+    with serve(tmp_path / "proxy", config(registry), *MIRROR, workers=2) as proxy:
+        warm(proxy, path)
+        for busy, free in ((2, 1), (1, 2)):
+            with stopped(pid(proxy, busy)), closing(http.client.HTTPConnection(proxy.mirror, timeout=30)) as client:
+                assert sha256(exchange(client, "GET", mirrored).body) == path.rpartition("/")[2]
+                proxy.log.wait_for(rf"worker {free} GET {HOST}/app blob \S+ 200 hit")
+        # Both doors have a transfer to finish.
+        with half_read(proxy, path) as rest, closing(http.client.HTTPConnection(proxy.mirror, timeout=30)) as client:
+            client.request("GET", mirrored)
+            answer = client.getresponse()
+            begun = answer.read(100_000)
+            proxy.program.signal(signal.SIGTERM)
+            until_closed(proxy)
+            assert sha256(rest()) == path.rpartition("/")[2]
+            assert sha256(begun + answer.read()) == path.rpartition("/")[2]

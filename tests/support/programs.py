@@ -143,7 +143,10 @@ def dockerd(folder: Path, daemon_json: str = "{}", **env: str) -> Iterator[Docke
     folder.mkdir(parents=True, exist_ok=True)
     # A socket's path has no room for where tests have their folders (unix(7): 108 bytes).
     with TemporaryDirectory(prefix="docker-") as sockets:
-        yield from _dockerd(folder, Path(sockets), daemon_json, **env)
+        try:
+            yield from _dockerd(folder, Path(sockets), daemon_json, **env)
+        finally:
+            _unmount(Path(sockets))
 
 
 def _dockerd(folder: Path, sockets: Path, daemon_json: str, **env: str) -> Iterator[Dockerd]:
@@ -169,6 +172,14 @@ def _dockerd(folder: Path, sockets: Path, daemon_json: str, **env: str) -> Itera
     with Program(argv, env=environment) as program:
         program.err.wait_for(r"API listen on .*docker\.sock")
         yield Dockerd(program, socket, settings, environment)
+
+
+def _unmount(folder: Path) -> None:
+    """What a daemon has left mounted below it, network namespaces as a rule."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if mount.startswith(f"{folder}/"):
+            run(["umount", "--lazy", mount])
 
 
 class Containerd:

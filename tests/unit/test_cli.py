@@ -170,3 +170,27 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"mirrortap: {address}: cannot be listened on: ")
     assert line.endswith("ddress already in use; choose another address with --listen")
+
+
+@pytest.mark.parametrize("name", ["10.0.0.7", "::1", "*.mirror.test", "mirror_test", ""])
+def test_a_mirror_name_that_no_certificate_can_be_for(tmp_path: Path, name: str) -> None:
+    result = invoke(tmp_path, "--mirror-listen", "127.0.0.1:0", "--mirror-tls", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    said = " ".join(result.stderr.split())
+    assert "Invalid value for '--mirror-tls': " in said
+    assert "no certificate of this CA can be for an address" in said
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_mirror_name_without_a_mirror(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "--mirror-tls", "mirror.test")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--mirror-tls is about the port of --mirror-listen: give that, too" in result.stderr
+
+
+def test_a_mirror_port_in_use(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = refused(tmp_path, "--mirror-listen", address)
+    assert line.startswith(f"mirrortap: {address}: cannot be listened on: ")
+    assert line.endswith("; choose another address with --mirror-listen")
