@@ -84,6 +84,7 @@ class Visitor(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport.get_extra_info("socket")
         self._await()
+        self._since = time.monotonic()
         self._watch()
         super().connection_made(transport)
 

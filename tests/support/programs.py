@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from support.processes import Program, clean_env, require, run
 from support.token_server import ISSUER, SERVICE, TokenServer
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator, Mapping
 
     from support.certificates import KeyPair
@@ -179,7 +179,7 @@ def _unmount(folder: Path) -> None:
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in reversed(mounts):
         if mount.startswith(f"{folder}/"):
-            run(["umount", "--lazy", mount])
+            subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 class Containerd:
