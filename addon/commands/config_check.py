@@ -94,11 +94,11 @@ def _tell(config: Config, parents: Parents, checked: _Checked) -> None:
 
 def _tell_of(finding: Finding, *, failed: bool) -> None:
     endpoint = finding.endpoint
-    answer = [f"HTTP {finding.status}"] if finding.status else []
+    answer = [f"HTTP {finding.status}"] if finding.status else ["no answer"] if finding.problems else []
     answer += [f"{finding.seconds * 1000:.0f} ms"] if finding.seconds is not None else []
     mark = "WRONG" if failed else "ok   " if not finding.problems and finding.status else "-    "
     origin = " (origin)" if endpoint.is_origin else ""
-    click.echo(f"  {mark} {endpoint.url}{endpoint.base}{origin}: {', '.join((*answer, *finding.notes)) or 'no answer'}")
+    click.echo(f"  {mark} {endpoint.url}{endpoint.base}{origin}: {', '.join((*answer, *finding.notes))}")
     for problem in finding.problems:
         click.echo(f"          {problem.what}")
         click.echo(f"          -> {problem.remedy}")

@@ -143,6 +143,19 @@ async def test_a_refusal_is_said_to_be_the_parents(
         assert secret not in caplog.text
 
 
+async def test_what_only_the_parent_can_find_need_not_be_configured(
+    setup: Setup, parent: ParentProxy, image: Image
+) -> None:
+    """The parent itself is on loopback here, and nothing of this redirect is in the configuration."""
+    elsewhere = await named(setup, "elsewhere.test")
+    elsewhere.add(image, NAME, "1.0")
+    origin = await named(setup, "origin.test")
+    path = blob(image.layers[0].digest)
+    origin.inject(Status(307, {"Location": f"{elsewhere.url}{path}"}), kind="blob")
+    assert (await setup.proxy(origin, parents=through(parent)).get(path)).digest == image.layers[0].digest
+    assert parent.tunnels() == [origin.endpoint, elsewhere.endpoint]
+
+
 @pytest.mark.parametrize("there", ["169.254.169.254", "0x7f.1:{port}", "[fd00:ec2::254]", "2852039166", "0:{port}"])
 async def test_an_address_is_no_more_free_than_without_it(
     setup: Setup, parent: ParentProxy, image: Image, there: str
