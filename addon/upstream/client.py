@@ -65,6 +65,10 @@ class Upstream:
         await self._leniency.close()
         await self._connections.close()
 
+    async def tls(self, endpoint: Endpoint, url: URL) -> Tls:
+        """How `url`, reached on behalf of the endpoint, is verified just now."""
+        return await self._leniency.decided(self._tls(endpoint, url), url.host or "")
+
     def parent(self, url: URL) -> Parent | None:
         """The proxy through which `url` is asked for, if there is one."""
         return self._connections.parent(url)

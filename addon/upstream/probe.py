@@ -7,7 +7,6 @@ import errno
 import socket
 import ssl
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -72,7 +71,7 @@ class Probe:
             finding.notes.append(f"through {parent}")
         else:
             finding.notes += await _addresses(url)
-        seen = _Seen(endpoint.tls)
+        seen = _Seen(await self._upstream.tls(endpoint, url))
         began = time.monotonic()
         try:
             response = await self._upstream.probe(endpoint, url, context=seen.context)
@@ -228,7 +227,7 @@ class _Seen:
                 super().do_handshake()
                 seen[:] = self.get_unverified_chain()
 
-        self.context = new_context(replace(tls, lenient=()))
+        self.context = new_context(tls)
         self.context.sslobject_class = Remembering
         self._seen = seen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
@@ -134,6 +135,19 @@ async def test_a_certificate_that_only_this_machines_clock_ends(tmp_path: Path) 
     async with serving(leaf, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: " + date + b"\r\n\r\n") as endpoint:
         finding = await one(tmp_path, mirror_only(endpoint, ca=["ca.pem"]))
     assert told(finding).endswith("it is good -> set this machine's clock")
+
+
+async def test_a_network_in_which_nothing_is_verified(setup: Setup, tmp_path: Path, stranger: Authority) -> None:
+    registry = await setup.registry(tls=stranger)
+    settings = {"registries": {REGISTRY: [f"https://localhost:{registry.endpoint.rpartition(':')[2]}"]}}
+    (tmp_path / "daemon.json").write_text(json.dumps(settings))
+    config = load([tmp_path / "daemon.json"])
+    probe = Probe(config, Via(Fingerprints(b"tests")), Parents())
+    try:
+        (found,) = (await probe.look(config.rules[REGISTRY].mirrors)).values()
+    finally:
+        await probe.close()
+    assert (found.status, found.problems) == (200, [])
 
 
 async def test_another_name(setup: Setup, tmp_path: Path, authority: Authority) -> None:
