@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon.config import buildkit, certs_d, daemon_json, documents, registries_conf
+from addon.config.formats import buildkit, certs_d, daemon_json, documents, registries_conf
 from addon.config.merging import merge
 from addon.config.model import ConfigError
 

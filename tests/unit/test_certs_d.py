@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.config import as_toml
 
-from addon.config import certs_d
+from addon.config.formats import certs_d
 from addon.config.load import load
 from addon.config.model import ConfigError, Endpoint, KeyPair, Place, Rule, Tls
 

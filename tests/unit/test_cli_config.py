@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from addon.cli import main
 from addon.config import values
 from addon.config.description import SETTINGS, describe
+from addon.config.formats.tables import MirrortapTable
 from addon.config.load import load
 from addon.config.model import Amount, Config
-from addon.config.tables import MirrortapTable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.config import as_toml, toml
 
-from addon.config import tables
+from addon.config.formats import tables
 from addon.config.load import load
 from addon.config.model import (
     Amount,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from addon.config import daemon_json
+from addon.config.formats import daemon_json
 from addon.config.load import load
 from addon.config.model import ConfigError, Endpoint, Tls
 from addon.config.reading import Reading

@@ -8,8 +8,8 @@ import pytest
 from support.config import toml
 
 from addon.config.difference import differences
+from addon.config.formats.tables import MirrortapTable
 from addon.config.load import load
-from addon.config.tables import MirrortapTable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from addon.config import registries_conf
+from addon.config.formats import registries_conf
 from addon.config.load import load
 from addon.config.model import Config, ConfigError, Endpoint, Place, Rule, Tls
 from addon.config.reading import Reading

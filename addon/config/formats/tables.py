@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from addon.config import documents
+from addon.config.formats import documents
 from addon.config.model import (
     Admission,
     Auth,

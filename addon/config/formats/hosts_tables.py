@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from addon.config import documents
+from addon.config.formats import documents
 from addon.config.model import ConfigError
 
 if TYPE_CHECKING:

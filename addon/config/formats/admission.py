@@ -6,14 +6,14 @@ import stat
 from typing import TYPE_CHECKING
 
 from addon.config import htpasswd
+from addon.config.formats.source import shown, why
 from addon.config.model import Admission
-from addon.config.source import shown, why
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from addon.config.source import Source
-    from addon.config.tables import MirrortapTable
+    from addon.config.formats.source import Source
+    from addon.config.formats.tables import MirrortapTable
 
 
 def read(source: Source, own: MirrortapTable, warnings: list[str]) -> Admission:

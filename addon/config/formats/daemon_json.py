@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from addon.config import wellknown
+from addon.config.formats.source import Source, why
 from addon.config.model import ConfigError, Endpoint, Tls, dotted, host_of, is_loopback
 from addon.config.reading import Draft, Reading
-from addon.config.source import Source, why
 
 if TYPE_CHECKING:
     from pathlib import Path

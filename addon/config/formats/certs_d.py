@@ -7,11 +7,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from addon.config import hosts_toml, tls, wellknown
-from addon.config.hosts_tables import HostTable
+from addon.config import wellknown
+from addon.config.formats import hosts_toml, tls
+from addon.config.formats.hosts_tables import HostTable
+from addon.config.formats.source import Source, shown, why
 from addon.config.model import ConfigError, Tls, origin_of
 from addon.config.reading import Draft, Reading
-from addon.config.source import Source, shown, why
 
 if TYPE_CHECKING:
     from pathlib import Path

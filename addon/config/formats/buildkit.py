@@ -10,7 +10,10 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from addon.config import admission, auth, tables, tls, wellknown
+from addon.config import wellknown
+from addon.config.formats import admission, auth, tables, tls
+from addon.config.formats.source import Source
+from addon.config.formats.tables import File, MirrorTable, RegistryTable
 from addon.config.model import (
     Beliefs,
     Config,
@@ -25,8 +28,6 @@ from addon.config.model import (
     is_loopback,
 )
 from addon.config.reading import Draft, Reading
-from addon.config.source import Source
-from addon.config.tables import File, MirrorTable, RegistryTable
 from ca.lives import ROOT_LIFE
 
 if TYPE_CHECKING:

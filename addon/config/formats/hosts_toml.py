@@ -11,16 +11,17 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from addon.config import hosts_tables, tls, wellknown
+from addon.config import wellknown
+from addon.config.formats import hosts_tables, tls
 from addon.config.model import Capability, Endpoint, Tls, host_of, is_loopback, origin_of
 from addon.config.reading import Draft
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from addon.config.hosts_tables import HostsFile, HostTable
+    from addon.config.formats.hosts_tables import HostsFile, HostTable
+    from addon.config.formats.source import Source
     from addon.config.model import Place
-    from addon.config.source import Source
 
     _Host = tuple[Endpoint, ...]  # two where TLS is tried before http
 

@@ -14,8 +14,8 @@ from addon.config.secrets import SecretError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from addon.config.source import Source
-    from addon.config.tables import AuthTable, RegistryTable
+    from addon.config.formats.source import Source
+    from addon.config.formats.tables import AuthTable, RegistryTable
 
 _KINDS = (
     {"username", "password-file", "password-env"},

@@ -6,15 +6,15 @@ import os
 import ssl
 from typing import TYPE_CHECKING
 
+from addon.config.formats.source import shown, why
+from addon.config.formats.tables import RegistryTable
 from addon.config.model import KeyPair, Tls
-from addon.config.source import shown, why
-from addon.config.tables import RegistryTable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from addon.config.source import Source
-    from addon.config.tables import MirrorTable
+    from addon.config.formats.source import Source
+    from addon.config.formats.tables import MirrorTable
 
 
 def read(source: Source, where: str, table: RegistryTable | MirrorTable) -> Tls:

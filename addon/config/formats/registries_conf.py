@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from addon.config import documents, patterns, wellknown
+from addon.config import patterns, wellknown
+from addon.config.formats import documents
+from addon.config.formats.source import Source, shown, why
 from addon.config.model import ConfigError, Endpoint, Tls
 from addon.config.reading import Draft, Reading
-from addon.config.source import Source, shown, why
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -1,0 +1,1 @@
+"""Readers of the formats in which builders have their mirrors already."""
