@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from addon.config import wellknown
 from addon.config.formats import admission, auth, tables, tls
-from addon.config.formats.source import Source
+from addon.config.formats.source import Source, registry_of, url_of
 from addon.config.formats.tables import File, MirrorTable, RegistryTable
 from addon.config.model import (
     Beliefs,
@@ -164,8 +164,8 @@ class _Reader:
             name = registry
         else:
             scheme, authority = self._server(table.server, f'registry."{key}".server')
-            schemes, name = [scheme], _registry(authority)
-        urls = [_url(scheme, authority) for scheme in schemes]
+            schemes, name = [scheme], registry_of(authority)
+        urls = [url_of(scheme, authority) for scheme in schemes]
         return tuple(Endpoint(name, url, is_origin=True, auth=login, place=place, tls=verified) for url in urls)
 
     def _server(self, text: str, where: str) -> tuple[str, str]:
@@ -188,11 +188,11 @@ class _Reader:
         authority, _, path = mirror.partition("/")
         authority = self._source.authority(authority, where)
         path = self._path(path, where)
-        registry = _registry(authority)
+        registry = registry_of(authority)
         return tuple(
             Endpoint(
                 f"{authority}{path}",
-                _url(scheme, authority),
+                url_of(scheme, authority),
                 f"/v2{path}",
                 tls=self._tls.get((registry, ""), Tls()),
                 auth=self._auths.get((registry, "")),
@@ -210,11 +210,11 @@ class _Reader:
         path = self._path(path, f"{where}.url")
         if not mirror.capabilities:
             self._fail(f"{where}.capabilities", "is empty: it could answer nothing; take the mirror out")
-        registry = _registry(authority)
+        registry = registry_of(authority)
         own = tls.read(self._source, where, mirror)
         return Endpoint(
             f"{authority}{path}",
-            _url(scheme, authority),
+            url_of(scheme, authority),
             _BASES[mirror.path_mode].format(path=path),
             within if mirror.path_mode == "replaced" else "",
             tls=self._tls.get((registry, ""), own) if own == Tls() else own,
@@ -256,12 +256,3 @@ class _Reader:
         if lives.intermediate < 2 * lives.leaf:
             self._fail("mirrortap.intermediate-life", "must be at least twice leaf-life; raise it, or lower that")
         return lives
-
-
-def _registry(authority: str) -> str:
-    """The name that a registry goes by: 443 is where it is anyway."""
-    return wellknown.canonical(authority.removesuffix(":443"))
-
-
-def _url(scheme: str, authority: str) -> str:
-    return f"{scheme}://{authority.removesuffix(':443') if scheme == 'https' else authority}"

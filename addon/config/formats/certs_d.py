@@ -7,10 +7,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from addon.config import wellknown
 from addon.config.formats import hosts_toml, tls
 from addon.config.formats.hosts_tables import HostTable
-from addon.config.formats.source import Source, shown, why
+from addon.config.formats.source import Source, registry_of, shown, why
 from addon.config.model import ConfigError, Tls, origin_of
 from addon.config.reading import Draft, Reading
 
@@ -107,7 +106,7 @@ def _registry(folder: Path) -> str:
             f"{shown(folder)}: is not named like a registry (host, host:port, host_port_ or {_DEFAULT}), so that"
             " containerd never looks there; rename it, or move it away"
         ) from None
-    return wellknown.canonical(authority.removesuffix(":443"))
+    return registry_of(authority)
 
 
 def _names(folder: Path) -> list[str]:

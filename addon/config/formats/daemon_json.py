@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from addon.config import wellknown
-from addon.config.formats.source import Source, why
+from addon.config.formats.source import Source, registry_of, url_of, why
 from addon.config.model import ConfigError, Endpoint, Tls, dotted, host_of, is_loopback
 from addon.config.reading import Draft, Reading
 
@@ -118,7 +118,7 @@ class _Reader:
         found: dict[str, _Own] = {}
         for key, mirrors in document.items():
             where = f"{_REGISTRIES}.{_quoted(key)}"
-            host = _registry(self._source.authority(key, where))
+            host = registry_of(self._source.authority(key, where))
             if host in found:
                 self._fail(where, f"is the same registry as {dotted(found[host].keys)}; keep one of the two")
             found[host] = _Own((_REGISTRIES, key), self._mirrors(mirrors, where, _REGISTRIES, key))
@@ -148,9 +148,9 @@ class _Reader:
         base = f"/{path}" if path else ""
         return Endpoint(
             f"{authority}{base}",
-            f"{scheme}://{authority.removesuffix(':443') if scheme == 'https' else authority}",
+            url_of(scheme, authority),
             f"{base}/v2",
-            tls=_UNVERIFIED if _registry(authority) in self._insecure else Tls(lenient=self._networks),
+            tls=_UNVERIFIED if registry_of(authority) in self._insecure else Tls(lenient=self._networks),
             ns=False,
             place=self._source.place(*keys),
         )
@@ -171,7 +171,7 @@ class _Reader:
             if "/" in text:
                 networks.append(self._network(text, where))
                 continue
-            host = _registry(self._source.authority(text, where))
+            host = registry_of(self._source.authority(text, where))
             if host == _HUB:
                 self._warnings.append(f"{self._source.path}: {where}: Docker Hub is always verified; take it out")
             else:
@@ -233,11 +233,6 @@ def _document(path: Path) -> _Object:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON's")
-
-
-def _registry(authority: str) -> str:
-    """The name that a registry goes by: 443 is where it is anyway."""
-    return wellknown.canonical(authority.removesuffix(":443"))
 
 
 def _quoted(key: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from addon.config import wellknown
 from addon.config.formats import hosts_tables, tls
+from addon.config.formats.source import url_of
 from addon.config.model import Capability, Endpoint, Tls, host_of, is_loopback, origin_of
 from addon.config.reading import Draft
 
@@ -156,7 +157,7 @@ class _Reader:
         endpoint = Endpoint(
             # As its author knows it.
             text.partition("://")[2].rstrip("/") or text,
-            _url(scheme, authority),
+            url_of(scheme, authority),
             path,
             tls=self._tls(table, below),
             can=can if "pull" in can else can & {"referrers"},
@@ -209,7 +210,7 @@ def _fallback(endpoint: Endpoint, table: HostTable) -> _Host:
     """http for which TLS is set up: TLS is tried first, where the port does not say that there is none."""
     if not endpoint.url.startswith("http:") or not table.explicit or endpoint.authority.endswith(":80"):
         return (endpoint,)
-    return replace(endpoint, url=_url("https", endpoint.authority)), endpoint
+    return replace(endpoint, url=url_of("https", endpoint.authority)), endpoint
 
 
 def _joined(earlier: _Host, later: _Host) -> _Host:
@@ -217,7 +218,3 @@ def _joined(earlier: _Host, later: _Host) -> _Host:
     known = {(each.url, each.base): each.can for each in later}
     first = tuple(replace(each, can=each.can | known.pop((each.url, each.base), frozenset())) for each in earlier)
     return first + tuple(each for each in later if (each.url, each.base) in known)
-
-
-def _url(scheme: str, authority: str) -> str:
-    return f"{scheme}://{authority.removesuffix(':443') if scheme == 'https' else authority}"

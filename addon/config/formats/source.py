@@ -52,7 +52,7 @@ class Source:
         hosts = self.hosts(host, where)
         if within and not _WITHIN.fullmatch(within):
             self.fail(where, f"{within!r} is no part of a repository's name; write host/name/name")
-        return wellknown.canonical(hosts.removesuffix(":443")), within
+        return registry_of(hosts), within
 
     def hosts(self, text: str, where: str) -> str:
         """`host[:port]` or `*.host[:port]`. Raises ConfigError."""
@@ -74,6 +74,16 @@ class Source:
 
     def fail(self, key: str, message: str) -> NoReturn:
         raise ConfigError(f"{self.path}: {key}: {message}")
+
+
+def registry_of(authority: str) -> str:
+    """The name that a registry goes by: 443 is where it is anyway."""
+    return wellknown.canonical(authority.removesuffix(":443"))
+
+
+def url_of(scheme: str, authority: str) -> str:
+    """The same for a URL, in which 443 is https' own port."""
+    return f"{scheme}://{authority.removesuffix(':443') if scheme == 'https' else authority}"
 
 
 def shown(path: Path) -> str:
