@@ -540,9 +540,10 @@ def test_idle_connections_end_and_those_at_work_do_not(
         by_kernel.request("GET", large)
         by_us.request("GET", larger)
         assert b" 200 " in said(kept)
+        until(lambda: caplog.text.count("CUT: the client has stopped reading (idle-timeout)") == 2)
+        # It has been there for longer than those.
         loop_thread.call(gate.set)
         assert sha256(at_work.getresponse().read()) == path.rpartition("/")[2]
-        until(lambda: caplog.text.count("CUT: the client has stopped reading (idle-timeout)") == 2)
         for stalled in by_kernel, by_us:
             with pytest.raises((http.client.IncompleteRead, ConnectionError)):
                 stalled.getresponse().read()
