@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,9 @@ def understand(method: str, path: str) -> Target:
 
 def repository(target: str) -> str:
     """The repository that `target`, a path that may carry a query, is about; "" when it is about none."""
-    match = _REPOSITORY.match(unquote(target.partition("?")[0]))
+    # As registries may read it, whatever stands between: what is said of a repository must hold for its every spelling.
+    path = posixpath.normpath("/" + unquote(target.partition("?")[0]).lstrip("/"))
+    match = _REPOSITORY.match(f"{path}/")
     return match["name"] if match else ""
 
 

@@ -228,7 +228,7 @@ def target(endpoint: Endpoint, target: str, registry: str | None = None) -> str:
 def below(repository: str, target: str) -> str:
     """What is asked of the repository that `target` is about, with its query."""
     if not target.startswith(f"/v2/{repository}/"):
-        raise OciError(400, "NAME_INVALID", "a repository's name has no characters that must be escaped")
+        raise OciError(400, "NAME_INVALID", "a repository's name is written without . and .., empty parts and escapes")
     return target.removeprefix(f"/v2/{repository}/")
 
 

@@ -231,6 +231,12 @@ async def test_a_part_that_is_blocked(site: Site, image: Image, origin: FakeRegi
     got = await proxy.get(blob(image.config.digest, "secret/app"))
     assert (got.status, got.error["code"]) == (403, "DENIED")
     assert f"{REGISTRY}/secret is blocked here" in got.error["message"]
+    for way in "library/../secret/app", "library/%2e%2e/secret/app", "/secret/app", "sec%72et/app", "./secret/app":
+        for method, what in ("GET", "tags/list"), ("POST", "blobs/uploads/"), ("PUT", "manifests/1.0"):
+            got = await proxy.fetch(method, f"/v2/{way}/{what}")
+            assert got.status == 403, (method, way)
+    got = await proxy.get("/v2/secret/../library/app/tags/list")
+    assert (got.status, got.error["code"]) == (400, "NAME_INVALID")
     assert "secret" not in str(paths(origin))
 
 

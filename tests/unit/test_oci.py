@@ -384,6 +384,12 @@ def test_referrers(path: str, repository: str, query: str) -> None:
         ("/v2/library/alpine/blobs/uploads/1b2c?_state=x/blobs/y", "library/alpine"),
         (f"/v2/team/manifests/tool/referrers/{SHA256}", "team/manifests/tool"),
         ("/token?scope=/v2/a/tags/list", ""),
+        ("/v2/library/../secret/app/tags/list", "secret/app"),
+        ("/v2/library/%2e%2E/secret/app/tags/list", "secret/app"),
+        ("/v2//secret/./app/tags/list", "secret/app"),
+        ("//v2/secret/app/tags/list", "secret/app"),
+        ("/token/../v2/secret/app/tags/list", "secret/app"),
+        ("/v2/sec%72et/app/tags/list", "secret/app"),
     ],
 )
 def test_the_repository_that_a_path_is_about(path: str, repository: str) -> None:
