@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from addon.commands.ca_show import described
+from addon.commands.config import CONFIGS
 from addon.commands.names import mirror_tls
 from addon.config.load import load
 from addon.config.model import ConfigError
@@ -31,13 +32,6 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _data = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
 )
-_config = click.option(
-    "--config",
-    "configs",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="The proxy's configuration: which hosts.",
-)
 _keep = click.option(
     "--config",
     "configs",
@@ -56,7 +50,7 @@ def ca() -> None:
 
 @ca.command("init")
 @_data
-@_config
+@CONFIGS
 @mirror_tls
 @click.option("--root-key", type=click.Path(path_type=Path), help="Where the root's key goes, outside the folder.")
 @_passphrase_file
@@ -161,7 +155,7 @@ def rotate_command(
 
 @ca.command("import")
 @_data
-@_config
+@CONFIGS
 @mirror_tls
 @click.option("--certificate", required=True, type=_FILE, help="The CA certificate, and what is above it, in PEM.")
 @click.option("--key", required=True, type=_FILE, help="Its key.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections import Counter
 from collections.abc import ValuesView
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.config import as_toml
 
 from addon.config.formats import registries_conf
 from addon.config.load import load
@@ -350,20 +350,6 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 # --- anything that is TOML ---
-
-
-def as_toml(value: Any) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list():
-            return f"[{', '.join(map(as_toml, value))}]"
-        case dict():
-            return "{" + ", ".join(f"{as_toml(key)} = {as_toml(each)}" for key, each in value.items()) + "}"
-        case _:
-            return str(value)
 
 
 places = st.builds(

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from support.images import Image, MultiArch, here, parts
-from support.processes import clean_env, run
+from support.processes import Failed, clean_env, run
 from support.programs import Containerd, Dockerd, containerd, dockerd
 
 if TYPE_CHECKING:
@@ -106,15 +106,19 @@ class Driver(ABC):
     @abstractmethod
     def login(self, login: Login) -> None: ...
 
+    # A client that can, or that is said not to (`lacks`), has its own of these.
+
     def push(self, name: str, target: str) -> None:
-        raise NotImplementedError
+        """The image `name`, which it holds, as `target`."""
+        raise Failed(f"{self.row}: no push, and nothing in `lacks` that says why")
 
     def build(self, dockerfile: str) -> str:
         """What it says while it builds that."""
-        raise NotImplementedError
+        raise Failed(f"{self.row}: no build, and nothing in `lacks` that says why")
 
     def show_lack(self, column: Column) -> None:
-        raise NotImplementedError
+        """Fails unless the program itself shows that it cannot."""
+        raise Failed(f"{self.row}: nothing shows that it cannot: {column}")
 
     def context(self, dockerfile: str) -> Path:
         """A folder to build in."""
