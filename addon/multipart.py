@@ -53,20 +53,30 @@ class ByteRanges:
         self._left.popleft()
 
     async def read(self) -> bytes:
-        if self._part and not self._head:
+        if self._part is None:
+            await self._open_next()
+        elif not self._head:
             if piece := await self._part.read():
                 return piece
-            await self.close()
+            ended, self._part = self._part, None
+            try:
+                await self._open_next()
+            finally:
+                # Not before: a download that nobody reads any more is given up.
+                await ended.close()
         if self._part is None:
-            if not self._left:
-                piece, self._end = self._end, b""
-                return piece
+            piece, self._end = self._end, b""
+            return piece
+        head, self._head = self._head, b""
+        return head
+
+    async def _open_next(self) -> None:
+        """The next part, if there is one. Raises BodyCut."""
+        if self._left:
             try:
                 await self.begin()
             except OSError as error:
                 raise BodyCut(f"the cache cannot be read: {error.strerror}") from None
-        head, self._head = self._head, b""
-        return head
 
     async def close(self) -> None:
         part, self._part = self._part, None
