@@ -129,7 +129,7 @@ async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeli
     """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
     master = Master(Options(mode=[bound.mode]))
     proxyserver = Proxyserver()
-    doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
+    doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service, hand_over=True)]
     if bound.mirror:
         doors.append(MirrorDoor(service, bound.mirror, bound.mirror_names))
     # The doors first, as scripts are: the proxy's must see a connection before mitmproxy's own NextLayer does.
