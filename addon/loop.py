@@ -11,13 +11,13 @@ tests/unit/test_loop.py fails when a new Python moves what is used here of async
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from asyncio.transports import _FlowControlMixin
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable
 
 # Bytes that one connection reads or writes before it is another's turn.
@@ -98,6 +98,8 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
         """Takes the socket over; errors go to the waiter. `patience`: seconds for the handshake."""
         try:
             peer = sock.getpeername()
+            # As asyncio's own: small bodies must not wait for an acknowledgement of their heads.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock = context.wrap_socket(
                 sock,
                 server_side=server_side,

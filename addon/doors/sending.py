@@ -98,10 +98,11 @@ class Sending:
 
 
 def _headers(reply: Reply) -> CIMultiDict[str]:
-    # aiohttp sends UTF-8 and nothing else.
-    fields = [
-        (name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for name, value in reply.headers
-    ]
-    headers = CIMultiDict(fields)
+    headers = CIMultiDict([(name, value if value.isascii() else _unicode(value)) for name, value in reply.headers])
     headers.setdefault("Server", SERVER)
     return headers
+
+
+def _unicode(value: str) -> str:
+    # aiohttp sends UTF-8 and nothing else.
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
