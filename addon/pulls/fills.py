@@ -48,7 +48,9 @@ class Fills:
         fill = self._running.get(digest)
         return None if fill is None or fill.failed else fill
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many run."""
         return len(self._tasks)
 
     async def ended(self, fill: Fill) -> None:

@@ -150,7 +150,7 @@ class Prefetch:
     async def _fetch_all(self, image: _Image, left: deque[Digest]) -> None:
         """Takes the next of those that are left, until there is none; several do that at a time."""
         while left:
-            if self._unasked >= _UNASKED or len(self._fills) >= _BUSY:
+            if self._unasked >= _UNASKED or self._fills.count >= _BUSY:
                 self._room.clear()
                 await self._room.wait()
             elif image.config is not self._current.config or not self._fills.possible:

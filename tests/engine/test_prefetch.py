@@ -12,7 +12,7 @@ import pytest
 from support.access import Policy
 from support.auth import BearerAuth
 from support.clock import Clock
-from support.faults import Corrupt, Slow, Status
+from support.faults import Corrupt, Held, Slow, Status
 from support.images import LAYER, MANIFEST, make_image, sha256
 
 from engine.harness import NAME, TAG, blob, committed, manifest
@@ -99,7 +99,7 @@ def _prefetching(proxy: Proxy) -> dict[str, Any]:
 async def test_in_the_order_of_the_manifest_and_a_few_at_a_time(
     setup: Setup, mirror: FakeRegistry, layered: Image, gate: asyncio.Event
 ) -> None:
-    """The config is small, so that three layers wait with it half sent: four blobs, then five with the next."""
+    """The config is small and comes at once, so that four layers wait half sent."""
     proxy = setup.proxy(None, mirror, settings=ON)
     await proxy.get(TAG)
     await mirror.wait_for(lambda: len(asked(mirror)) >= 5)
@@ -176,13 +176,25 @@ async def test_not_for(
     assert asked(mirror) == []
 
 
+async def test_who_asks_by_head_first_gets_it_with_the_get(setup: Setup, mirror: FakeRegistry, layered: Image) -> None:
+    mirror.add(layered, NAME, "1.0")
+    proxy = setup.proxy(None, mirror, settings=ON)
+    for target in TAG, manifest(layered.manifest.digest):
+        await proxy.head(target)
+        assert asked(mirror) == []
+    await proxy.get(manifest(layered.manifest.digest))
+    await over()
+    assert set(asked(mirror)) == set(digests(layered))
+
+
 async def test_not_offline(setup: Setup, mirror: FakeRegistry, layered: Image) -> None:
     mirror.add(layered, NAME, "1.0")
     proxy = setup.proxy(None, mirror)
     await proxy.get(TAG)
     proxy.current.replace(proxy.config.taken_offline())
-    assert (await proxy.get(TAG)).status == 200
-    assert fetching() == []
+    for target in TAG, manifest(layered.manifest.digest):
+        assert (await proxy.get(target)).status == 200
+        assert fetching() == []
 
 
 async def test_a_registry_may_want_it_where_others_do_not(setup: Setup, mirror: FakeRegistry, layered: Image) -> None:
@@ -276,6 +288,27 @@ async def private(setup: Setup, layered: Image) -> FakeRegistry:
     registry.add(layered, NAME, "1.0")
     take_away(registry, ALICE)
     return registry
+
+
+async def test_a_client_that_waits_for_its_first_byte_keeps_its_download(
+    setup: Setup, mirror: FakeRegistry, layered: Image
+) -> None:
+    mirror.add(layered, NAME, "1.0")
+    gate, clock = asyncio.Event(), Clock()
+    mirror.inject(Held(gate), kind="blob")
+    proxy = setup.proxy(None, mirror, settings=ON, waits=clock)
+    await proxy.get(TAG)
+    first, second = layered.layers[:2]
+    await mirror.wait_for(lambda: second.digest in asked(mirror))
+    waiting = asyncio.create_task(proxy.get(blob(first.digest)))
+    await asyncio.sleep(0)
+    clock.now += PATIENCE
+    await committed(second.digest)
+    gate.set()
+    got = await waiting
+    assert (got.data, got.cut) == (first.data, None)
+    assert asked(mirror).count(first.digest) == 1
+    assert second.digest not in proxy.cached()
 
 
 async def test_what_is_private_is_fetched_as_the_client_and_for_those_alone_who_may(
