@@ -142,10 +142,20 @@ class Prefetch:
         self._leave_alone(key)
 
     async def _complete(self, digest: Digest) -> bytes:
-        """A manifest that a client is being sent, when it is verified."""
-        if fill := self._fills.running(digest):
-            await self._fills.ended(fill)
-        return self._contents.read(digest, MAX_MANIFEST) or b""
+        """A manifest that a client is being sent: the last of it comes when it is verified, before the disk has it."""
+        fill, content = self._fills.running(digest), b""
+        if fill is None:
+            return self._contents.read(digest, MAX_MANIFEST) or b""
+        try:
+            body = await fill.body()
+            try:
+                while len(content) <= MAX_MANIFEST and (piece := await body.read()):
+                    content += piece
+            finally:
+                await body.close()
+        except (BodyCut, OSError):
+            return b""
+        return content
 
     async def _fetch_all(self, image: _Image, left: deque[Digest]) -> None:
         """Takes the next of those that are left, until there is none; several do that at a time."""

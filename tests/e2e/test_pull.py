@@ -48,6 +48,7 @@ def test_a_pull_misses_once_then_hits_and_outlives_the_mirror(
     first = machine.pull(APP)
     assert (first.digest, first.blobs()) == (app.manifest.digest, wanted)
     answered = proxy.wait_answered(requests)
+    proxy.log.wait_for(rf"prefetching \d blobs of docker.io/library/app@{app.manifest.digest}")
     # Blobs may have been here before they were asked for.
     assert {each.cache for each in answered if each.kind == "manifest"} == {"miss"}
     assert {each.endpoint for each in answered if each.cache == "miss"} == {registry.endpoint}
