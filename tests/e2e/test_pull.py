@@ -80,7 +80,8 @@ def test_the_answers_say_what_the_cache_did(
     blob = f"/v2/library/app/blobs/{app.layers[-1].digest}"
 
     missed = f'mirrortap; fwd=miss; detail="{registry.endpoint}"'
-    for path, body in (manifest, app.manifest.data), (blob, app.layers[-1].data):
+    # The manifest last: with that its blobs begin to come.
+    for path, body in (blob, app.layers[-1].data), (manifest, app.manifest.data):
         answers = [hub.get(path, {"Accept": app.manifest.media_type}) for _ in range(2)]
         assert [answer.headers["Cache-Status"] for answer in answers] == [missed, "mirrortap; hit"]
         assert {answer.headers["OCI-Namespace"] for answer in answers} == {"docker.io"}
