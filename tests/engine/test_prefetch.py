@@ -127,15 +127,19 @@ async def test_a_client_joins_what_is_on_its_way(
     assert asked(mirror).count(first.digest) == 1
 
 
-async def test_what_is_here_already_is_asked_of_nobody(setup: Setup, mirror: FakeRegistry, layered: Image) -> None:
+async def test_what_is_here_already_is_asked_of_nobody(
+    setup: Setup, mirror: FakeRegistry, layered: Image, caplog: pytest.LogCaptureFixture
+) -> None:
     mirror.add(layered, NAME, "1.0")
     proxy = setup.proxy(None, mirror)
     for part in layered.blobs[:-1]:
         await proxy.get(blob(part.digest))
     again = len(mirror.requests)
     beside = await _restarted(setup, proxy)
-    await beside.get(manifest(layered.manifest.digest))
-    await over()
+    with caplog.at_level(logging.INFO):
+        await beside.get(manifest(layered.manifest.digest))
+        await over()
+    assert "prefetching 1 blobs of" in caplog.text
     assert [seen.path for seen in mirror.requests[again:]] == [
         manifest(layered.manifest.digest),
         blob(layered.layers[-1].digest),
