@@ -195,7 +195,7 @@ async def test_not_offline(setup: Setup, mirror: FakeRegistry, layered: Image) -
     mirror.add(layered, NAME, "1.0")
     proxy = setup.proxy(None, mirror)
     await proxy.get(TAG)
-    proxy.current.replace(proxy.config.taken_offline())
+    proxy.current.replace(replace(proxy.config, rules=_prefetching(proxy)).taken_offline())
     for target in TAG, manifest(layered.manifest.digest):
         assert (await proxy.get(target)).status == 200
         assert fetching() == []
