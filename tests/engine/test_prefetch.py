@@ -218,8 +218,9 @@ async def test_nobody_comes(
     with caplog.at_level(logging.INFO):
         await proxy.get(TAG)
         await mirror.wait_for(lambda: len(asked(mirror)) >= 5)
+        clock.now += PATIENCE / 2
         assert (await proxy.get(blob(layered.config.digest))).data == layered.config.data
-        clock.now += PATIENCE
+        clock.now += PATIENCE / 2
         await over()
     assert len(asked(mirror)) == 5
     assert proxy.cached() == {layered.manifest.digest, layered.config.digest}
