@@ -8,6 +8,7 @@ import inspect
 import os
 import socket
 import ssl
+import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -191,6 +192,8 @@ def test_a_cached_file_that_becomes_shorter_while_it_is_sent(proxy: Proxy, origi
     client = proxy.client(HOST)
     assert client.get(path).body == content
     file = proxy.cache / "blobs" / path.rpartition("/")[2].replace(":", "/")
+    while not file.exists():  # clients have it a moment before
+        time.sleep(0.01)
     connection = client.connect()
     with closing(connection):
         connection.request("GET", path)
