@@ -8,12 +8,15 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from addon.cache import database
+from addon.memo import remembered
 from addon.oci import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from addon.cache.connection import Connection
+
+_digest = remembered(Digest.parse)
 
 # Older answers are kept, because the newest may point at content that never arrived.
 _KEPT = 4
@@ -74,7 +77,7 @@ class Tags:
             return None
         age = self._clock() - row[1]
         # A clock that was set back must not make an answer good for ever.
-        return Pointer(Digest.parse(row[0]), age) if 0 <= age < ttl else None
+        return Pointer(_digest(row[0]), age) if 0 <= age < ttl else None
 
     def _newest(self, *key: str) -> tuple[str, float] | None:
         rows = database.recall(
