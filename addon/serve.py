@@ -20,6 +20,7 @@ from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
+from addon.loop import Loop
 from addon.service import StartError
 from addon.workers import supervise
 
@@ -92,10 +93,10 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     def work(worker: Worker) -> None:
         journal.to_stderr(f"worker {worker.number} ")
         service.after_fork()
-        asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline))
+        asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline), loop_factory=Loop)
 
     if workers == 1:
-        asyncio.run(_serve(service, bound, greet))
+        asyncio.run(_serve(service, bound, greet), loop_factory=Loop)
     else:
         service.before_fork()
         supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SparedBody, VerifiedBody
 from addon.cache.partial import Claim, DigestMismatch, Facts
+from addon.threads import finish
 from addon.upstream.download import Download
 from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
@@ -259,10 +260,12 @@ class Fill:
             self._know(facts)
         await self._moved(download.offset)
         await finish(partial.take_in)
-        while piece := await download.read():
+
+        async def moved() -> None:
             self.source = download.source
-            await finish(partial.write, piece)
             await self._moved(partial.written)
+
+        await download.pour(partial.write, moved)
         partial.verify()
         self._know(facts)
 
@@ -310,13 +313,3 @@ class _Reading:
         fill, self._fill = self._fill, None
         if fill:
             fill.left()
-
-
-async def finish[T](work: Callable[..., T], *args: object) -> T:
-    """Runs `work` in a thread, to its end even when cancelled: its file must not be closed under it."""
-    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise

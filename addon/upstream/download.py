@@ -7,10 +7,13 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from addon.threads import finish
 from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from addon.config.model import Endpoint, Pace
     from addon.oci import Digest
     from addon.upstream.response import Response
@@ -76,6 +79,15 @@ class Download:
                 return fresh
         await self.close()
         return b""
+
+    async def pour(self, write: Callable[[bytes], None], moved: Callable[[], Awaitable[None]]) -> None:
+        """Has all that comes written, in a thread; `moved` is told when there is more of it.
+
+        Raises EndpointError when no endpoint gets any further, and what `write` raises.
+        """
+        while piece := await self.read():
+            await finish(write, piece)
+            await moved()
 
     def blame(self, digest: Digest) -> None:
         """What was sent does not have the digest."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.faults import Slow
 
-from addon.pulls.fill import finish
+from addon.threads import finish
 from engine.harness import NAME, blob
 from engine.test_coalescing import unread
 from engine.test_shared_fills import DATA, DIGEST, SIZE
