@@ -16,6 +16,7 @@ from addon.oci import MAX_MANIFEST, Digest, media_type
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from addon.cache.store import Store
 
@@ -35,11 +36,15 @@ class Kept:
 
 
 class Manifests:
-    """Those of `store` that were asked for last, as far as they fit in `space` bytes."""
+    """Those of `store` that were asked for last, as far as they fit in `space` bytes.
 
-    def __init__(self, store: Store, space: int = _SPACE) -> None:
+    `clock` gives nanoseconds since the epoch.
+    """
+
+    def __init__(self, store: Store, space: int = _SPACE, clock: Callable[[], int] = time.time_ns) -> None:
         self._store = store
         self._space = space
+        self._clock = clock
         self._kept: dict[Digest, Kept] = {}  # what was asked for longest ago comes first
         self._size = 0
 
@@ -64,7 +69,7 @@ class Manifests:
         if type_ is None:
             return None
         read = Kept(content, type_, mark)
-        if len(content) <= self._space and time.time_ns() - status.st_ctime_ns > _TICK:
+        if len(content) <= self._space and self._clock() - status.st_ctime_ns > _TICK:
             self._keep(digest, read)
         return read
 
