@@ -21,7 +21,7 @@ _LOG = logging.getLogger("mirrortap")
 def to_stderr(whose: str = "") -> None:
     """Sends the log there; `whose` stands before each line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(whose))
+    handler.setFormatter(Lines(whose))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # mitmproxy hands each line that gets to the root to all of its addons, by way of the event loop.
     _LOG.handlers, _LOG.propagate = [handler], False
@@ -33,7 +33,7 @@ def to_stderr(whose: str = "") -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-class _Lines(logging.Formatter):
+class Lines(logging.Formatter):
     """The time, to the second, and the message."""
 
     def __init__(self, whose: str) -> None:
