@@ -15,16 +15,12 @@ if TYPE_CHECKING:
     from addon.config.model import Rule
     from addon.reply import Reply
 
-_LOG = logging.getLogger("mirrortap")
-
 
 def to_stderr(whose: str = "") -> None:
     """Sends the log there; `whose` stands before each line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(whose))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # mitmproxy hands each line that gets to the root to all of its addons, by way of the event loop.
-    _LOG.handlers, _LOG.propagate = [handler], False
     # No line says where in the program it is from ("Optimization" in the logging HOWTO of Python).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

