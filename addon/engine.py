@@ -54,6 +54,7 @@ class Engine:
         via: Via,
     ) -> None:
         self._via = via
+        self._contents = contents
         self._fills = fills
         self._prefetch = prefetch
         self._upstream = upstream
@@ -104,6 +105,7 @@ class Engine:
 
     async def _pull(self, request: Request, asked: Manifest | Blob) -> Reply:
         """As anybody may have it, or as this client may, or as the origin itself answers this client."""
+        self._contents.look()
         attempts: list[Attempt] = []
         for reader in self._access.readers(request, asked.repository):
             pull = Pull(request, asked, reader)

@@ -6,14 +6,17 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from addon.config import patterns, wellknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+# Answers about rules that are remembered, and characters of names that are worth it.
+_LATELY, _LONG = 2048, 512
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -321,6 +324,15 @@ class Config:
 
         With a repository the one for that: the longest pattern's (containers-registries.conf(5), "prefix").
         """
+        # Clients choose the names, and must not fill the memory.
+        found = self._rule_of if len(host) + len(repository) > _LONG else self._rule_lately
+        return found(host, port, repository)
+
+    @cached_property
+    def _rule_lately(self) -> Callable[[str, int, str], Rule | None]:
+        return lru_cache(_LATELY)(self._rule_of)
+
+    def _rule_of(self, host: str, port: int, repository: str) -> Rule | None:
         host = host.lower().rstrip(".")
         names = [f"{host}:{port}"]
         # 80 too: a client that speaks plain http to a registry still means that registry.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from multidict import CIMultiDict
 from support.config import toml
+from support.costs import counted
 from support.images import sha256
 from support.registry import FakeRegistry
 
@@ -40,10 +41,12 @@ from addon.upstream.client import Upstream
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from support.certificates import Authority
     from support.config import Table
+    from support.costs import Costs
 
     from addon.config.model import Config, Space
     from addon.parent import Parents
@@ -171,6 +174,15 @@ class Proxy:
     def make_database_read_only(self) -> None:
         """For a file system that has become so; a real one would also stop root, but not in a test."""
         self._database.execute("PRAGMA query_only = ON")
+
+    async def settled(self, digest: str) -> None:
+        """Until it is old enough to be kept in memory: longer ago than a tick of the kernel's clock."""
+        written = (self.cache / "blobs" / digest.replace(":", "/")).stat().st_ctime
+        await asyncio.sleep(max(0.0, written + 0.1 - time.time()))
+
+    def counted(self) -> AbstractContextManager[Costs]:
+        """Counts what is done meanwhile, what is asked of the database included."""
+        return counted(self._database)
 
     def cached(self) -> set[str]:
         """Digests in the store."""

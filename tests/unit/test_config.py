@@ -1066,3 +1066,12 @@ def test_any_text_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPat
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_text(text)
     outcome(file)
+
+
+def test_a_rule_is_found_once_and_none_for_names_that_only_fill_the_memory() -> None:
+    config = Config({})
+    assert config.rule("quay.io", 443, "a/b") is config.rule("quay.io", 443, "a/b")
+    long = "a/" * 300 + "b"
+    assert config.rule("quay.io", 443, long) == config.rule("quay.io", 443, long)
+    assert config.rule("quay.io", 443, long) is not config.rule("quay.io", 443, long)
+    assert config.rule("nobody.example", 443, "a/b") is None
