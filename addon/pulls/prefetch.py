@@ -145,7 +145,8 @@ class Prefetch:
         """A manifest that a client is being sent: the last of it comes when it is verified, before the disk has it."""
         fill, content = self._fills.running(digest), b""
         if fill is None:
-            return self._contents.read(digest, MAX_MANIFEST) or b""
+            kept = self._contents.manifest(digest)
+            return kept.content if kept else b""
         try:
             body = await fill.body()
             try:
