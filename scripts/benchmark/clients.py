@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.content import ACCEPT
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from benchmark.servers import Way
 
 # HTTP/1.1, for curl would ask for HTTP/2, which some servers have and some have not.
-_CURL = ("curl", "-q", "-sS", "-L", "--http1.1", "--max-time", "600")
+_CURL = ("curl", "-q", "-sS", "-L", "--http1.1", "--max-time", "600", "-H", f"Accept: {ACCEPT}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Clients:
             "ca": str(way.ca or ""),
             "tunnel": bool(way.proxy),
             "path": way.path(item.where),
+            "accept": ACCEPT,
             "digest": item.digest,
             "mode": mode,
             "count": count,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 REPOSITORY, TAG = "bench/image", "latest"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+ACCEPT = f"{MANIFEST}, */*"  # without the type docker-registry says that there is no such manifest
 _CONFIG, _LAYER = "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"
 _PIECE = 1 << 20
 
@@ -70,7 +71,7 @@ class Content:
 
     @cached_property
     def manifest(self) -> Item:
-        """One as images of today have it: 20 layers, 3 to 4 kB."""
+        """One as images of today have it: 20 layers, some 3 kB."""
         return self._manifest(tuple(self._random(1000) for _ in range(20)))
 
     def parts(self, manifest: Item) -> list[Item]:
@@ -87,17 +88,9 @@ class Content:
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": {"mediaType": _CONFIG, "digest": config.digest, "size": config.size},
-            "layers": [
-                {
-                    "mediaType": _LAYER,
-                    "digest": layer.digest,
-                    "size": layer.size,
-                    "annotations": {"org.opencontainers.image.title": f"layer-{number}"},
-                }
-                for number, layer in enumerate(layers)
-            ],
+            "layers": [{"mediaType": _LAYER, "digest": layer.digest, "size": layer.size} for layer in layers],
         }
-        return self._write("manifests", json.dumps(document, indent=1).encode())
+        return self._write("manifests", json.dumps(document).encode())
 
     def _write(self, kind: str, data: bytes) -> Item:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

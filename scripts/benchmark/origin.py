@@ -89,6 +89,7 @@ class Origin:
             _NGINX.format(servers="".join(self._server(name, tagged) for name in self.ports))
         )
         self.pid = self._processes.serve(
+            "nginx",
             *("nginx", "-p", str(self.folder), "-e", "stderr", "-c", "nginx.conf"),
             address=("127.0.0.1", self.ports["unlimited"]),
             log=self.folder / "nginx.log",

@@ -54,9 +54,9 @@ class Processes:
         return process
 
     def serve(
-        self, *command: str, address: tuple[str, int] | str, log: Path, env: Mapping[str, str] | None = None
+        self, name: str, *command: str, address: tuple[str, int] | str, log: Path, env: Mapping[str, str] | None = None
     ) -> int:
-        """The pid of a server, when it accepts connections there (a string: a unix socket)."""
+        """The pid of a server, when it accepts connections there (a string: a unix socket); `name` is for people."""
         process = self.spawn(*command, log=log, env=env)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -65,7 +65,7 @@ class Processes:
             time.sleep(0.05)
         self.end(process.pid)
         said = log.read_text(errors="replace").strip()
-        raise BenchError(f"{os.path.basename(command[0])} does not start: {said[-800:] or 'it says nothing'}")
+        raise BenchError(f"{name} does not start: {said[-800:] or 'it says nothing'}")
 
     def run(self, *command: str, env: Mapping[str, str] | None = None) -> bytes:
         """To its end, and what it wrote to its standard output; a failure is an error with what it said."""

@@ -160,6 +160,7 @@ class Bench:
             f'[grpc]\naddress = "{folder}/socket"\n'
         )
         self._processes.serve(
+            "containerd",
             *("containerd", "--config", str(folder / "config.toml")),
             address=str(folder / "socket"),
             log=folder / "log",

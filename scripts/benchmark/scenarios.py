@@ -247,9 +247,9 @@ class Ctr(Pull):
     programs: ClassVar = {"ctr": "containerd", "containerd": "containerd"}
 
     def pull(self, stage: Stage) -> float:
-        return stage.clients.run(
-            *self._ctr(stage, "content", "fetch", stage.server.way.reference), way=stage.server.way
-        )
+        way = stage.server.way
+        options = [] if way.proxy else ["--hosts-dir", str(self._hosts(stage, way))]
+        return stage.clients.run(*self._ctr(stage, "content", "fetch", *options, way.reference), way=way)
 
     def written(self, stage: Stage, layer: Item) -> Path:
         content = stage.folder / "containerd" / "root" / "io.containerd.content.v1.content"
@@ -258,6 +258,14 @@ class Ctr(Pull):
     def forget(self, stage: Stage) -> None:
         way = stage.server.way
         stage.clients.run(*self._ctr(stage, "images", "rm", "--sync", way.reference), way=way)
+
+    def _hosts(self, stage: Stage, way: Way) -> Path:
+        """Where ctr is told to speak TLS also to a loopback address."""
+        folder = stage.folder / "hosts.d"
+        (folder / way.authority).mkdir(parents=True, exist_ok=True)
+        told = f'[host."https://{way.authority}"]\nca = "{way.ca}"\n'
+        (folder / way.authority / "hosts.toml").write_text(told)
+        return folder
 
     def _ctr(self, stage: Stage, *command: str) -> list[str]:
         return ["ctr", "--address", str(stage.folder / "containerd" / "socket"), *command]
