@@ -25,9 +25,8 @@ def test_a_quick_run(tmp_path: Path) -> None:
     report, figures = tmp_path / "report.md", tmp_path / "report.json"
     program = f"import sys; sys.path[0] = {str(ROOT / 'scripts')!r}; from benchmark.main import main; main()"
     options = ["--quick", "--size", "8M", "--scenario", "S1", "--target", "nginx,mirrortap"]
-    files = ["--markdown", report, "--json", figures]
-    environment = clean_env(tmp_path / "home")
-    done = run([sys.executable, "-c", program, *options, *files], env=environment)
+    options += ["--markdown", str(report), "--json", str(figures)]
+    done = run([sys.executable, "-c", program, *options], env=clean_env(tmp_path / "home"))
     assert done.stdout == report.read_text()
     assert "| mirrortap, 1 worker | " in done.stdout
     assert "S1, 1 worker: rate" in done.stdout
