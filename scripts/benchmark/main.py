@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +42,7 @@ whether a figure is good is for people to say.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark that the command line asks for; ends the process with its exit code."""
-    options = _parse(arguments)
+    options, begun = _parse(arguments), time.monotonic()
     if why := missing(_NEEDED):
         sys.exit(f"bench: nothing is measured without: {why}")
     kinds = [kind for kind in SERVERS if kind.name in options.target]
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finally:
             processes.end_all()
     results = bench.results
+    say(f"done in {time.monotonic() - begun:.0f} s")
     report = markdown(_heading(about), scenarios, {kind.name: kind.title for kind in kinds}, results)
     print(report, end="")
     if options.markdown:

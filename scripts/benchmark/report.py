@@ -40,7 +40,7 @@ def as_json(about: Mapping[str, Any], results: Results) -> dict[str, Any]:
 def _scenario(scenario: Scenario, titles: Mapping[str, str], results: Results) -> str:
     headers = ["server"]
     for metric in scenario.metrics:
-        headers += [metric.header, *(["x direct"] if metric.ratio else [])]
+        headers += [metric.header, *(["x direct"] if metric.ratio and scenario.base else [])]
     rows = []
     for name in (each for each in titles if each in scenario.targets):
         if why := results.failed.get((scenario.name, name)):
@@ -58,7 +58,7 @@ def _cells(scenario: Scenario, name: str, results: Results) -> list[str]:
     cells = []
     for metric in scenario.metrics:
         cells.append(show(results.figure(scenario.name, name, metric.key), metric.digits))
-        if metric.ratio:
+        if metric.ratio and scenario.base:
             cells.append(show(results.ratio(scenario.name, name, scenario.base, metric.key), 2))
     return cells
 

@@ -53,7 +53,7 @@ class Scenario(ABC):
     name: str
     title: str
     targets: tuple[str, ...]
-    base: str = "nginx"  # the target that ratios are to
+    base: str = "nginx"  # the target that ratios are to; "": there are none
     upstream: str | None = None  # the origin's port when it is cold: nothing is cached; None: all is
     programs: ClassVar[Mapping[str, str]] = {}  # that its clients are, and their packages
 
@@ -277,7 +277,7 @@ def _layer(content: Content) -> Item:
 
 _WARM = ("nginx", "squid", "registry", "mitmproxy", "mirrortap", "mirrortap-2")
 _COLD = ("nginx", "squid", "registry", "mirrortap")
-_ALONE = ("nginx", "mirrortap")
+_ALONE = ("mirrortap",)
 _PULLED = ("registry-own", "mirrortap")
 _FAST, _SLOW = "100 MB/s", "20 MB/s"
 
@@ -296,9 +296,9 @@ SCENARIOS: tuple[Scenario, ...] = (
         upstream=_FAST,
     ),
     Blob("S4", "cold, 16 clients at once, a quarter, 100 MB/s", _COLD, upstream=_FAST, pick=_layer, clients=16),
-    Blob("S4A", "S4 with one client alone", _ALONE, upstream=_FAST, pick=_layer),
+    Blob("S4A", "S4 with one client alone", _ALONE, "", upstream=_FAST, pick=_layer),
     Blob("S4L", "cold, 16 clients at once, a quarter, 20 MB/s", _COLD, upstream=_SLOW, pick=_layer, clients=16),
-    Blob("S4LA", "S4L with one client alone", _ALONE, upstream=_SLOW, pick=_layer),
+    Blob("S4LA", "S4L with one client alone", _ALONE, "", upstream=_SLOW, pick=_layer),
     Skopeo("S6L", "cold image of 4 layers, `skopeo copy`, 100 MB/s", ("nginx", "mirrortap"), upstream=_FAST),
 )
 TAGGED = tuple(scenario for scenario in SCENARIOS if isinstance(scenario, Pull))

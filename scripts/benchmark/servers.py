@@ -10,8 +10,11 @@ import ssl
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from cryptography.hazmat.backends.openssl import backend
 
 from benchmark.content import REPOSITORY, TAG, Content, link_registry
 from benchmark.origin import HOST, PLAIN, UNLOGGED, Origin
@@ -364,7 +367,8 @@ def missing(programs: Mapping[str, str]) -> str:
 
 def versions(processes: Processes, programs: Iterable[str]) -> list[str]:
     """Of those that are here."""
-    found = [f"Python {sys.version.split()[0]}", f"OpenSSL {ssl.OPENSSL_VERSION.split()[1]}"]
+    found = [f"Python {sys.version.split()[0]} with {' '.join(ssl.OPENSSL_VERSION.split()[:2])}"]
+    found.append(f"mitmproxy {version('mitmproxy')} with {' '.join(backend.openssl_version_text().split()[:2])}")
     for program in sorted(programs):
         if shutil.which(program, path=PATH):
             told = processes.run("sh", "-c", f"{program} {'-v' if program in _SHORT else '--version'} 2>&1").decode()
