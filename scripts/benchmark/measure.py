@@ -15,16 +15,20 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Stat:
-    """Of one process: its parent, and the CPU seconds of itself and of its children that have ended."""
+    """Of one process: its parent, and the CPU seconds of itself and of its children that have ended.
+
+    It does not run any more when it has only not been waited for yet.
+    """
 
     parent: int
     seconds: float
+    running: bool = True
 
 
 def parse_stat(text: str) -> Stat:
-    """/proc/PID/stat: ppid is its 4th field, utime, stime, cutime and cstime are its 14th to 17th."""
+    """/proc/PID/stat: state and ppid are its 3rd and 4th field; utime, stime, cutime, cstime its 14th to 17th."""
     fields = text.rpartition(")")[2].split()  # the command's name, in parentheses, may hold spaces and parentheses
-    return Stat(int(fields[1]), sum(int(ticks) for ticks in fields[11:15]) * TICK)
+    return Stat(int(fields[1]), sum(int(ticks) for ticks in fields[11:15]) * TICK, fields[0] not in "ZX")
 
 
 def parse_peak(text: str) -> int:
@@ -50,6 +54,14 @@ def processes_of(pid: int) -> dict[int, Stat]:
                 stats[int(entry.name)] = parse_stat((entry / "stat").read_text())
     members = family(pid, {each: stat.parent for each, stat in stats.items()})
     return {each: stats[each] for each in members if each in stats}
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return parse_stat((_PROC / str(pid) / "stat").read_text()).running
+    except OSError:
+        return False
 
 
 def cpu_seconds(pid: int) -> float:

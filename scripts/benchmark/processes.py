@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmark.errors import BenchError
-from benchmark.measure import processes_of
+from benchmark.measure import processes_of, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,12 +86,13 @@ class Processes:
         if process is None:
             return
         members = processes_of(pid)
-        process.kill()
+        for each in members:  # the eldest first, which would replace one that dies
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         process.wait()
-        for each in members:
-            if each != pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while any(running(each) for each in members) and time.monotonic() < deadline:
+            time.sleep(0.01)  # somebody else's children by now; they still have files open
 
     def end_all(self) -> None:
         for pid in list(self._running):

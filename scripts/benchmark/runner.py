@@ -87,17 +87,14 @@ class Bench:
     def _leave_out(self) -> None:
         for name, kind in list(self._kinds.items()):
             if why := missing(kind.programs):
-                self._without(name, why)
+                self.results.left_out[name] = why
+                say(f"left out: {name}: {why}")
+                del self._kinds[name]
         for scenario in list(self._scenarios):
             if why := missing(scenario.programs):
                 self.results.left_out[scenario.name] = why
                 say(f"left out: {scenario.name}: {why}")
                 self._scenarios.remove(scenario)
-
-    def _without(self, name: str, why: str) -> None:
-        self.results.left_out[name] = why
-        say(f"left out: {name}: {why}")
-        del self._kinds[name]
 
     def _targets(self, scenario: Scenario) -> list[str]:
         return [
@@ -137,8 +134,8 @@ class Bench:
         with TemporaryDirectory(prefix=f"{name}-", dir=self._folder) as folder:
             os.chmod(folder, 0o711)
             server = self._kinds[name](Path(folder, "cold"), self._origin, self._content, self._processes)
-            server.start(scenario.upstream)
             try:
+                server.start(scenario.upstream)
                 self._clients.fetch(server.way, self._content.small)
                 read_ahead(scenario.items(self._content))
                 settle(server.pid)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from benchmark.clients import Clients
@@ -13,20 +15,27 @@ from benchmark.errors import BenchError
 from benchmark.origin import Origin
 from benchmark.processes import Processes
 from benchmark.servers import Nginx
-from support.processes import clean_env, needs, run
+from support.processes import Program, clean_env, needs, run
 from support.proxy import ROOT
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PROGRAM = f"import sys; sys.path[0] = {str(ROOT / 'scripts')!r}; from benchmark.main import main; main()"
+BENCH = (sys.executable, "-c", PROGRAM, "--quick", "--size", "8M", "--scenario", "S1")
+
+
+def left_behind(home: Path) -> list[str]:
+    """Processes and files of a benchmark that had `home`."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            lines.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in lines if str(home) in line] + [str(path) for path in (home / "tmp").iterdir()]
 
 
 @needs("nginx", "curl", "openssl")
 def test_a_quick_run(tmp_path: Path) -> None:
-    report, figures = tmp_path / "report.md", tmp_path / "report.json"
-    program = f"import sys; sys.path[0] = {str(ROOT / 'scripts')!r}; from benchmark.main import main; main()"
-    options = ["--quick", "--size", "8M", "--scenario", "S1", "--target", "nginx,mirrortap"]
-    options += ["--markdown", str(report), "--json", str(figures)]
-    done = run([sys.executable, "-c", program, *options], env=clean_env(tmp_path / "home"))
+    home, report, figures = tmp_path / "home", tmp_path / "report.md", tmp_path / "report.json"
+    options = ["--target", "nginx,mirrortap", "--markdown", str(report), "--json", str(figures)]
+    done = run([*BENCH, *options], env=clean_env(home))
     assert done.stdout == report.read_text()
     assert "| mirrortap, 1 worker | " in done.stdout
     assert "S1, 1 worker: rate" in done.stdout
@@ -37,7 +46,18 @@ def test_a_quick_run(tmp_path: Path) -> None:
         assert sample["values"]["rate"] > 0
         assert sample["values"]["peak"] > 1
     assert [sample["target"] for sample in told["samples"]] == ["nginx", "mirrortap"]
-    assert not list((tmp_path / "home" / "tmp").iterdir())
+    assert left_behind(home) == []
+
+
+@needs("nginx", "curl", "openssl")
+def test_nothing_is_left_behind_by_a_run_that_is_stopped(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with Program([*BENCH, "--target", "nginx", "--rounds", "1000"], env=clean_env(home)) as bench:
+        bench.err.wait_for("round 2 of 1000")
+        assert left_behind(home)
+        bench.signal(signal.SIGTERM)
+        assert bench.wait() == 128 + signal.SIGTERM
+    assert left_behind(home) == []
 
 
 @needs("nginx", "curl", "openssl")
