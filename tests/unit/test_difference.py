@@ -33,6 +33,8 @@ OTHER: dict[str, Any] = {
     "min-rate": "1kB",
     "keep-filling-from": "30%",
     "quota-floor": 11,
+    "segment-size": "32MiB",
+    "connections-per-fill": 3,
     "public-ttl": "2h",
     "private-ttl": "6m",
     "access-ttl": "6m",
