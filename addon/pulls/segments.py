@@ -152,7 +152,7 @@ class Segments:
         try:
             await front.pour(self._take, self._moved)
         except _Reached:
-            pass
+            await self._moved()
         finally:
             watch.cancel()
             await asyncio.wait({watch})
@@ -282,7 +282,8 @@ class Segments:
                     if each.task and not each.task.cancel():
                         self._give_up(each)
             case EndpointError() | NotFound():
-                log.info("%s: a segment did not come: %s", self._search.asked, error or "nobody sends it")
+                why = "; ".join(map(str, error.attempts)) if isinstance(error, NotFound) else error
+                log.info("%s: a segment did not come: %s", self._search.asked, why)
                 if not segment.spool.landed:
                     self._give_up(segment)
             case _:
@@ -340,7 +341,7 @@ class Segments:
         seconds, mean = time.monotonic() - segment.begun, self._came / self._seconds
         if not splitting.outpaced(segment.spool.landed, seconds, mean, self._splitting.connections):
             return False
-        log.info("%s: %s sends a segment much slower than others came", self._search.asked, segment.download.source)
+        log.info("%s: a segment comes much slower than others did", self._search.asked)
         return True
 
     async def _end(self, segments: list[_Segment]) -> None:
