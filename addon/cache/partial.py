@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from addon.cache.spool import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Buffer
     from pathlib import Path
 
     from addon.oci import Digest
@@ -120,7 +121,7 @@ class Partial:
             self._hash.update(data)
             self.written += len(data)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: Buffer) -> None:
         """Raises OSError; `written` says how far it came."""
         view = memoryview(data)
         while view:

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Buffer
     from pathlib import Path
 
 
@@ -21,7 +22,7 @@ class Spool:
         self._open = threading.Lock()  # a descriptor that is closed may be another file's next
         self.landed = 0
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: Buffer) -> None:
         """Raises OSError."""
         view = memoryview(data)
         with self._open:

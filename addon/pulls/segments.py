@@ -20,7 +20,7 @@ from addon.upstream.response import EndpointError
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Buffer, Callable
 
     from addon.cache.spool import Spool
     from addon.config.model import Pace, Splitting
@@ -112,7 +112,7 @@ class Segments:
         await self._front.open()
         self.size, self.media_type = self._front.size, self._front.media_type
 
-    async def pour(self, write: Callable[[bytes | memoryview], None], moved: Callable[[], Awaitable[None]]) -> None:
+    async def pour(self, write: Callable[[Buffer], None], moved: Callable[[], Awaitable[None]]) -> None:
         """Has all that comes written in its order, in a thread; `moved` is told when there is more of it.
 
         Raises EndpointError when no endpoint gets any further, NotFound when none has the rest, what `write` raises.
@@ -173,15 +173,15 @@ class Segments:
             raise EndpointError(f"has it with {front.size} bytes, not {self.size}")
         return front
 
-    def _take(self, data: bytes | memoryview) -> None:
+    def _take(self, data: Buffer) -> None:
         """In a thread: what has come from the front. Raises _Reached."""
-        begun = time.monotonic()
+        begun, view = time.monotonic(), memoryview(data)
         with self._limiting:
             if self._limit is not None:
-                data = memoryview(data)[: self._limit - self.offset]
-            self.offset += len(data)
+                view = view[: self._limit - self.offset]
+            self.offset += len(view)
             reached = self.offset == self._limit
-        self._write(data)
+        self._write(view)
         self._writing += time.monotonic() - begun
         if reached:
             raise _Reached
