@@ -1,4 +1,4 @@
-"""Replies on their way to a client of the mirror door: by the kernel where it has the bytes at hand, else by us."""
+"""Replies on their way to a client that aiohttp serves: without copies where the kernel has the bytes at hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from addon.body import BodyCut, SparedBody
+from addon.body import BodyCut, SlicedBody
 from addon.doors.visitors import SERVER
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from addon.reply import Reply
 
 _LEFT = "the client has left"
+# Bytes from which on it is worth a system call of its own.
+_WORTHWHILE = 32 << 10
 
 
 class Sending:
@@ -54,17 +56,18 @@ class Sending:
         return response
 
     async def _stream(self, response: web.StreamResponse, body: Body) -> None:
-        transport = self._request.transport
-        # Chunks have frames of their own, and TLS is not the kernel's.
-        plain = not response.chunked and transport is not None and transport.get_extra_info("sslcontext") is None
+        # Chunks have frames of their own.
+        sliced = body if isinstance(body, SlicedBody) and not response.chunked else None
         while True:
-            while plain and isinstance(body, SparedBody) and (at_hand := body.at_hand()):
-                count = await self._visitor.send_file(at_hand)
-                body.sent(count)
+            with self._visitor.waiting():
+                part = await sliced.at_hand() if sliced else None
+            if sliced and part and part.count >= _WORTHWHILE:
+                count = await self._visitor.send_file(part)
+                sliced.sent(count)
                 self.sent += count
-                if count < at_hand.count:
-                    # Reading it will tell whether that is the cache's fault, and writing whether it is the client's.
-                    break
+                if count == part.count:
+                    continue
+                # Reading it will tell whether that is the cache's fault, and writing whether it is the client's.
             with self._visitor.waiting():
                 piece = await body.read()
             if not piece:
@@ -74,10 +77,11 @@ class Sending:
 
 
 def _headers(reply: Reply) -> CIMultiDict[str]:
-    # aiohttp sends UTF-8 and nothing else.
-    fields = [
-        (name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for name, value in reply.headers
-    ]
-    headers = CIMultiDict(fields)
+    headers = CIMultiDict([(name, value if value.isascii() else _unicode(value)) for name, value in reply.headers])
     headers.setdefault("Server", SERVER)
     return headers
+
+
+def _unicode(value: str) -> str:
+    # aiohttp sends UTF-8 and nothing else.
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
