@@ -30,11 +30,12 @@ def held_back(came: int, elapsed: float, writing: float) -> bool:
 def length(left: int, splitting: Splitting) -> int | None:
     """The bytes of a segment when so many are left of the blob; None: one connection is enough for them.
 
-    As many segments as connections, so that those are done together; but of the configured size at most.
+    Two for each connection, so that all have something to do, and little is left to be copied when the last of it has
+    come; but of the configured size at most.
     """
     if splitting.connections == 1 or left <= splitting.segment:
         return None
-    return max(min(-(-left // splitting.connections), splitting.segment), min(_LEAST, splitting.segment))
+    return max(min(-(-left // (2 * splitting.connections)), splitting.segment), min(_LEAST, splitting.segment))
 
 
 def end(start: int, length: int, size: int) -> int:

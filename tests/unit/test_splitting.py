@@ -20,17 +20,17 @@ SPLITTINGS = st.builds(Splitting, segment=st.integers(1, 1 << 30), connections=s
     ("left", "expected"),
     [
         (64 * MIB, None),
-        (64 * MIB + 1, 16 * MIB + 1),
-        (256 * MIB, 64 * MIB),
-        (100 * MIB, 25 * MIB),
+        (64 * MIB + 1, 16 * MIB),
+        (200 * MIB, 25 * MIB),
+        (512 * MIB, 64 * MIB),
         (10_000 * MIB, 64 * MIB),
     ],
 )
-def test_as_many_segments_as_connections_unless_they_get_too_long(left: int, expected: int | None) -> None:
+def test_two_segments_for_each_connection_unless_they_get_too_long(left: int, expected: int | None) -> None:
     assert length(left, Splitting(64 * MIB, 4)) == expected
 
 
-@pytest.mark.parametrize(("left", "expected"), [(65 * MIB, 16 * MIB), (200 * MIB, 16 * MIB), (400 * MIB, 25 * MIB)])
+@pytest.mark.parametrize(("left", "expected"), [(65 * MIB, 16 * MIB), (400 * MIB, 16 * MIB), (800 * MIB, 25 * MIB)])
 def test_a_segment_is_not_so_short_that_it_costs_more_than_it_brings(left: int, expected: int) -> None:
     assert length(left, Splitting(64 * MIB, 16)) == expected
 
