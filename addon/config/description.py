@@ -29,6 +29,7 @@ SETTINGS: dict[str, Callable[[Config], object]] = {
     "min-rate": lambda config: written_size(config.downloads.min_rate),
     "keep-filling-from": lambda config: written_share(config.downloads.keep_from),
     "quota-floor": lambda config: config.downloads.quota_floor,
+    "prefetch": lambda config: config.downloads.prefetch,
     "segment-size": lambda config: written_size(config.downloads.segment_size),
     "connections-per-fill": lambda config: config.downloads.connections_per_fill,
     "public-ttl": lambda config: written_seconds(config.beliefs.public),
@@ -74,6 +75,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "origin": _origin(rule),
         "endpoints": [_endpoint(endpoint) for endpoint in (*rule.mirrors, *rule.origins)],
         "tag-ttl": written_seconds(rule.tag_ttl),
+        "prefetch": rule.prefetch,
         "access": "open" if rule.open else "checked",
     }
 

@@ -171,6 +171,7 @@ class Rule:
     open: bool = False  # whoever may use the proxy may read what is cached of it
     within: str = ""
     blocked: bool = False  # nothing is given of it
+    prefetch: bool = True  # whether a manifest that is pulled starts the downloads of its layers
     place: Place = field(default_factory=Place, compare=False)
 
     @property
@@ -224,14 +225,16 @@ class Space:
 class Downloads:
     """`min_rate` in bytes a second, over the stall timeout; `keep_from`: the share (0 to 1) of a blob from which on its
     download goes on when the last client has left; `hedge_origin`: whether an origin, too, may be asked as a rival to
-    a slow mirror; `quota_floor`: requests left of a registry's rate limit below which it is spared; `segment_size`: the
-    most bytes of a blob that are asked for at once where it comes over several connections; `connections_per_fill`:
-    over how many, at most."""
+    a slow mirror; `quota_floor`: requests left of a registry's rate limit below which it is spared; `prefetch`: whether
+    a manifest that is pulled starts the downloads of its layers, where a registry's rule does not say otherwise;
+    `segment_size`: the most bytes of a blob that are asked for at once where it comes over several connections;
+    `connections_per_fill`: over how many, at most."""
 
     min_rate: int = 10_000
     keep_from: float = 0.25
     hedge_origin: bool = False
     quota_floor: int = 10
+    prefetch: bool = True
     segment_size: int = 64 << 20
     connections_per_fill: int = 4
 
@@ -367,7 +370,7 @@ class Config:
     def _plain(self, registry: str) -> Rule:
         """For a registry that nothing in particular is said of."""
         origin = replace(origin_of(registry), tls=self.tls.get(registry, Tls()))
-        return Rule(registry, origins=(origin,), tag_ttl=self.tag_ttl)
+        return Rule(registry, origins=(origin,), tag_ttl=self.tag_ttl, prefetch=self.downloads.prefetch)
 
     def taken_offline(self) -> Config:
         """The same with nothing to connect to."""

@@ -61,8 +61,11 @@ class ByDigest:
     async def close(self) -> None:
         await self._admissions.close()
 
-    async def answer(self, pull: Pull, *, spare: bool = False) -> Reply:
-        """The content, or what a HEAD asks of it. Raises NotFound; with `spare` rather than use up a rate limit."""
+    async def answer(self, pull: Pull, *, spare: bool = False, ahead: bool = False) -> Reply:
+        """The content, or what a HEAD asks of it. Raises NotFound; with `spare` rather than use up a rate limit.
+
+        `ahead`: no client has asked for it yet.
+        """
         fill = self._fills.running(pull.digest)
         held = fill is not None or self._contents.size(pull.digest) is not None
         # What it finds for the same reader, it finds for this one.
@@ -78,7 +81,7 @@ class ByDigest:
                 return found
             if self._fills.running(pull.digest) is None and (pull.is_head or not self._fills.possible):
                 return await self._past_the_store(pull)
-            fill = await self._fill(pull, spare)
+            fill = await self._fill(pull, spare, ahead)
             # Another worker may have begun it, for another repository or reader.
             await self._admit(pull)
             return await self._filling(pull, fill)
@@ -115,9 +118,11 @@ class ByDigest:
             self._patience.answered(pull.rule.registry)
         return response
 
-    async def _fill(self, pull: Pull, spare: bool) -> Fill:
+    async def _fill(self, pull: Pull, spare: bool, ahead: bool) -> Fill:
         """The running fill, or a new one, as soon as an endpoint has begun to send. Raises NotFound or OSError."""
         fill = self._fills.running(pull.digest)
+        if fill and not ahead:
+            fill.ahead = False
         if fill and (fill.asker != pull.asker or (fill.sparing and not spare)):
             try:
                 await fill.opened()
@@ -125,11 +130,11 @@ class ByDigest:
                 # What could not be opened for another repository or reader, or without asking everybody, says nothing
                 # of this one.
                 fill = self._fills.running(pull.digest)
-        fill = fill or self._start_fill(pull, spare)
+        fill = fill or self._start_fill(pull, spare, ahead)
         await fill.opened()
         return fill
 
-    def _start_fill(self, pull: Pull, spare: bool) -> Fill:
+    def _start_fill(self, pull: Pull, spare: bool, ahead: bool) -> Fill:
         def new_search() -> Search:
             return self._search(pull, "GET", spare=spare)
 
@@ -139,7 +144,7 @@ class ByDigest:
                 self._index.note()
 
         fill = self._fills.start(pull.digest, pull.asker, new_search, filled)
-        fill.sparing = spare
+        fill.sparing, fill.ahead = spare, ahead
         return fill
 
     async def _stored(self, pull: Pull) -> Reply | None:

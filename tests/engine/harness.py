@@ -33,6 +33,7 @@ from addon.loops import Via
 from addon.oci import Digest
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
+from addon.pulls.prefetch import Prefetch
 from addon.reply import Reply, Request, Served
 from addon.upstream.client import Upstream
 
@@ -84,7 +85,10 @@ class Got:
 
 
 class Proxy:
-    """An engine with a data folder. Ask it what a client would. Its janitor works when a test says so."""
+    """An engine with a data folder. Ask it what a client would. Its janitor works when a test says so.
+
+    `waits`: the clock by which it waits for clients to ask for what it prefetches.
+    """
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class Proxy:
         space: Space | None = None,
         key: bytes = b"tests",
         parents: Parents | None = None,
+        waits: Callable[[], float] = time.monotonic,
     ) -> None:
         self.current = current = Current(config)
         self.cache = data / "cache"
@@ -112,7 +117,8 @@ class Proxy:
         self._fills = Fills(store, current, self.janitor.write_failed, grace)
         via = Via(fingerprints)
         upstream = Upstream(current, via, parents)
-        self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, current, via)
+        prefetch = Prefetch(contents, self._fills, current, waits, look=0.01)
+        self.engine = Engine(store, contents, tags, links, self.access, self._fills, prefetch, upstream, current, via)
 
     @property
     def config(self) -> Config:

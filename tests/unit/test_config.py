@@ -295,10 +295,26 @@ def test_timeouts(read: Read) -> None:
 
 
 def test_downloads(read: Read) -> None:
-    own = {"min-rate": "1MB", "keep-filling-from": "50%", "hedge-origin": True, "quota-floor": 0}
-    assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0)
+    own = {"min-rate": "1MB", "keep-filling-from": "50%", "hedge-origin": True, "quota-floor": 0, "prefetch": False}
+    assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0, False)
     own = {"segment-size": "1MiB", "connections-per-fill": 1}
     assert read(toml({}, own)).downloads == Downloads(segment_size=1 << 20, connections_per_fill=1)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_registry_may_be_prefetched_or_not_unlike_others(read: Read, everywhere: bool) -> None:
+    config = read(toml({"ghcr.io": {}, "quay.io": {"prefetch": not everywhere}}, {"prefetch": everywhere}))
+    prefetched = {
+        host: rule.prefetch
+        for host in ("docker.io", "gcr.io", "ghcr.io", "quay.io")
+        if (rule := config.rule(host, 443))
+    }
+    assert prefetched == {
+        "docker.io": everywhere,
+        "gcr.io": everywhere,
+        "ghcr.io": everywhere,
+        "quay.io": not everywhere,
+    }
 
 
 def test_lives(read: Read) -> None:
@@ -990,6 +1006,7 @@ registry_keys: dict[str, st.SearchStrategy[Any]] = {
     "server": words,
     "fallback": st.booleans(),
     "tag-ttl": durations,
+    "prefetch": st.booleans(),
     "mode": st.sampled_from(["online", "offline"]),
 }
 amounts = st.sampled_from(["20GB", "0B", "75%", "0%", "100%", "101%", "9" * 400 + "%", "999999999TiB", "\u0661GB"])
@@ -1001,6 +1018,7 @@ own_keys: dict[str, st.SearchStrategy[Any]] = {
     "min-rate": amounts,
     "keep-filling-from": amounts,
     "quota-floor": st.integers(),
+    "prefetch": st.booleans(),
     "offline": st.booleans(),
 }
 

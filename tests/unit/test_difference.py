@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "min-rate": "1kB",
     "keep-filling-from": "30%",
     "quota-floor": 11,
+    "prefetch": False,
     "segment-size": "32MiB",
     "connections-per-fill": 3,
     "public-ttl": "2h",
