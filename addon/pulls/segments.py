@@ -191,8 +191,11 @@ class Segments:
         while self._unsplit():
             begun, came, writing = time.monotonic(), self.offset, self._writing
             await asyncio.sleep(_LOOK)
-            # Writing may have gone on all the time.
             elapsed = time.monotonic() - begun
+            # Who looks so late has waited for the processor, as what came may have; that is not the connection's fault.
+            if elapsed > 2 * _LOOK:
+                continue
+            # A piece may have been begun to be written before.
             if splitting.held_back(self.offset - came, elapsed, min(self._writing - writing, elapsed)):
                 self._split()
 
