@@ -55,7 +55,7 @@ class Download:
     async def open(self) -> None:
         """Waits until an endpoint has begun to answer. Raises NotFound."""
         response = await self._search.next(self.offset, self._end)
-        self.size = _whole(response)
+        self.size = whole(response)
         self.media_type = response.headers.get("Content-Type")
         self._begin(response)
 
@@ -135,9 +135,9 @@ class Download:
             raise error
         try:
             response = await self._search.next(self.offset, self._end)
-            while self.size is not None and _whole(response) not in (None, self.size):
+            while self.size is not None and whole(response) not in (None, self.size):
                 await response.close()
-                self._search.reject(response.endpoint, f"has it with {_whole(response)} bytes, not {self.size}")
+                self._search.reject(response.endpoint, f"has it with {whole(response)} bytes, not {self.size}")
                 response = await self._search.next(self.offset, self._end)
         except NotFound:
             raise error from None
@@ -152,7 +152,7 @@ class Download:
         self._begin(response)
 
 
-def _whole(response: Response) -> int | None:
+def whole(response: Response) -> int | None:
     """Bytes of the whole content, of which the response may be a slice; None when it does not say."""
     if response.status != 206:
         return response.size
