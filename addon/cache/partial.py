@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
+    from collections.abc import Buffer
     from pathlib import Path
 
     from addon.oci import Digest
@@ -118,7 +119,7 @@ class Partial:
             self._hash.update(data)
             self.written += len(data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Raises OSError; `written` says how far it came."""
         view = memoryview(data)
         while view:
