@@ -21,6 +21,7 @@ from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
+from addon.loop import Loop
 from addon.service import StartError
 from addon.workers import supervise
 
@@ -93,10 +94,10 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     def work(worker: Worker) -> None:
         _log_to_stderr(f"worker {worker.number} ")
         service.after_fork()
-        asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline))
+        asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline), loop_factory=Loop)
 
     if workers == 1:
-        asyncio.run(_serve(service, bound, greet))
+        asyncio.run(_serve(service, bound, greet), loop_factory=Loop)
     else:
         service.before_fork()
         supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
@@ -128,7 +129,7 @@ async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeli
     """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
     master = Master(Options(mode=[bound.mode]))
     proxyserver = Proxyserver()
-    doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service)]
+    doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service, hand_over=True)]
     if bound.mirror:
         doors.append(MirrorDoor(service, bound.mirror, bound.mirror_names))
     # The doors first, as scripts are: the proxy's must see a connection before mitmproxy's own NextLayer does.

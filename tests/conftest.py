@@ -11,12 +11,20 @@ from support.certificates import Authority
 from support.processes import require
 from support.threads import LoopThread
 
+from addon.loop import Loop
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 # On a loaded machine an example's time says nothing.
 settings.register_profile("mirrortap", deadline=None)
 settings.load_profile("mirrortap")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[Loop]]:
+    """As when it is served."""
+    return {"loop": Loop}
+
 
 NO_SKIP = os.environ.get("MIRRORTAP_NO_SKIP") == "1"
 

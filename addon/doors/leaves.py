@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -77,3 +79,18 @@ def _serving(leaf: Leaf) -> SSL.Context:
 
 def _choose_protocol(_: SSL.Connection, offered: list[bytes]) -> bytes:
     return _ALPN if _ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS  # type: ignore[return-value]
+
+
+def new_context(leaf: Leaf) -> ssl.SSLContext:
+    """For connections that are not mitmproxy's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Theirs: they know which one their machine is quick at.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    # Python's ssl takes files alone: one in memory, so that the key is never on a disk.
+    with open(os.memfd_create("leaf"), "wb") as file:
+        file.write(leaf.key_pem() + leaf.chain_pem())
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    return context

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,22 @@ def transport(client: Client) -> asyncio.Transport:
     found = writer(client).transport
     assert isinstance(found, asyncio.Transport)
     return found
+
+
+def take(client: Client) -> socket.socket | None:
+    """The connection, which mitmproxy believes to be at its end from now on; None when it has read of it what is not
+    in its layers yet."""
+    stream = proxyserver().connections[client.id].transports[client]
+    assert isinstance(stream.reader, asyncio.StreamReader)
+    # There is no public way to ask.
+    if stream.reader._buffer:  # type: ignore[attr-defined]
+        return None
+    leaving = transport(client)
+    leaving.pause_reading()
+    taken = socket.socket(fileno=os.dup(leaving.get_extra_info("socket").fileno()))
+    taken.setblocking(False)
+    leaving.abort()
+    return taken
 
 
 def hold(client: Client) -> None:

@@ -21,6 +21,7 @@ from addon.body import BodyCut
 from addon.doors import answers, live
 from addon.doors.answers import RegistryResponse
 from addon.doors.guests import Guest
+from addon.doors.handover import Handover, Tunnel
 from addon.doors.leaves import Leaves
 from addon.doors.streaming import (
     CHECKED,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from addon.config.model import Admission, Config, Rule
     from addon.doors.handshake import Handshake
     from addon.doors.socks import Wish
+    from addon.doors.streaming import Handing
     from addon.doors.tunnels import Begun
     from addon.service import Service
 
@@ -79,10 +81,16 @@ class _Begun:
 
 
 class ProxyDoor:
-    """A mitmproxy addon. `service` is what it leads to."""
+    """A mitmproxy addon. `service` is what it leads to.
 
-    def __init__(self, service: Service) -> None:
+    With `hand_over`, mitmproxy sees of tunnels to registries no more than their beginning, and they are faster; without
+    it they can be looked at there.
+    """
+
+    def __init__(self, service: Service, *, hand_over: bool = False) -> None:
         self._service = service
+        self._hand_over = hand_over
+        self._handover: Handover | None = None
         self._leaves = Leaves()
         self._gate = service.gate
         self._guests: dict[str, Guest] = {}
@@ -98,6 +106,8 @@ class ProxyDoor:
 
     def running(self) -> None:
         _ = self._service.engine
+        if self._hand_over:
+            self._handover = Handover(self._service)
 
     # Connections.
 
@@ -216,6 +226,15 @@ class ProxyDoor:
             flow.response.headers["Connection"] = "close"
         else:
             guest.inside = True
+
+    def mirrortap_handing(self, handing: Handing) -> None:
+        client, request = handing.flow.client_conn, handing.flow.request
+        guest = self._guests[client.id]
+        if self._handover and self._handover.take(client, guest, Tunnel(request.host, request.port)):
+            handing.over = True
+            guest.left()
+            # As a visitor from now on: the end of it here is not that of its stay.
+            del self._guests[client.id]
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         guest = self._guests[flow.client_conn.id]
@@ -342,6 +361,9 @@ class ProxyDoor:
     async def close(self) -> None:
         """Stops listening, and lets running transfers finish."""
         await live.proxyserver().servers.update([])
+        await asyncio.gather(self._drained(), *([self._handover.close()] if self._handover else []))
+
+    async def _drained(self) -> None:
         if self._busy:
             log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
         try:

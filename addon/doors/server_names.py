@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from typing import TYPE_CHECKING
 
-from addon.doors.leaves import Contexts
+from addon.doors.leaves import Contexts, new_context
 from addon.journal import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ca.authority import Authority, Leaf
+    from ca.authority import Authority
 
 
 _strange = Seldom(logging.getLogger("mirrortap"))
@@ -24,7 +23,7 @@ class ServerNames:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
-        self._contexts = Contexts(_serving)
+        self._contexts = Contexts(new_context)
 
     def context(self, authority: Authority) -> ssl.SSLContext:
         """For a handshake; who says no name is shown the first. Raises ca.authority.AuthorityError."""
@@ -43,15 +42,3 @@ class ServerNames:
         context = contexts[self._names[0]]
         context.sni_callback = choose
         return context
-
-
-def _serving(leaf: Leaf) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    # Python's ssl takes files alone: one in memory, so that the key is never on a disk.
-    with open(os.memfd_create("leaf"), "wb") as file:
-        file.write(leaf.key_pem() + leaf.chain_pem())
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
-    return context

@@ -8,6 +8,7 @@ subclasses that differ in these points:
   (the backpressure) and for the next piece;
 - a request whose `stream` is a RequestBody is answered while its body is still coming in;
 - no connection to an intercepted host is made by mitmproxy itself;
+- a CONNECT to an intercepted host may be handed over: mitmproxy then hears no more of the connection;
 - a CONNECT to a host that is not intercepted becomes a plain tunnel, unless the hook has answered it, and one that is
   opens no connection;
 - what goes to another host through a parent proxy asks that for the way: by a CONNECT of ours, or by a request in
@@ -107,6 +108,21 @@ class MirrortapParentHook(commands.StartHook):
     """Asks the door to wait for what a parent proxy says."""
 
     handshake: Handshake
+
+
+@dataclass
+class Handing:
+    """A tunnel to a registry that has been let in; `over` once it is not mitmproxy's any more."""
+
+    flow: http.HTTPFlow
+    over: bool = False
+
+
+@dataclass
+class MirrortapHandingHook(commands.StartHook):
+    """Asks the door whether it takes the connection over."""
+
+    handing: Handing
 
 
 @dataclass(frozen=True)
@@ -259,6 +275,8 @@ class RegistryStream(HttpStream):
         elif CHECKED not in self.flow.metadata:
             self.flow.response = http.Response.make(502, FAULT, {"Content-Type": "text/plain", "Connection": "close"})
         elif self._intercepts(request.host, request.port):
+            if (yield from self._handed_over()):
+                return
             self.child_layer = layer.NextLayer(self.context)
         else:
             error = yield from self._tunnel()
@@ -273,6 +291,24 @@ class RegistryStream(HttpStream):
         if self.child_layer and self._handshake and self._handshake.rest:
             # Servers that speak first may have done so already.
             yield from self.passthrough(events.DataReceived(self.context.server, self._handshake.rest))
+
+    def _handed_over(self) -> layer.CommandGenerator[bool]:
+        """Whether the door goes on with the tunnel by itself."""
+        *_, http_layer = (each for each in self.context.layers if isinstance(each, RegistryHttpLayer))
+        server = http_layer.connections[self.context.client]
+        assert isinstance(server, RegistryHttp1Server)
+        if server.buf:
+            return False  # it has been read into
+        handing = Handing(self.flow)
+        yield MirrortapHandingHook(handing)
+        if handing.over:
+            self.flow.live = False
+            self._handle_event = self._gone
+        return handing.over
+
+    def _gone(self, _: events.Event) -> Commands:
+        """What is told of a connection that was handed over is that it has ended, here."""
+        yield from ()
 
     @property
     def _parent(self) -> Parent | None:

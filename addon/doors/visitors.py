@@ -1,4 +1,4 @@
-"""One client's connection to the mirror door: aiohttp's side of it, held to the gate's limits."""
+"""One client's connection that aiohttp serves, held to the gate's limits."""
 
 from __future__ import annotations
 

@@ -222,13 +222,19 @@ class _Seen:
     def __init__(self, tls: Tls) -> None:
         seen: list[bytes] = []
 
-        class Remembering(ssl.SSLObject):
+        # The loop's own TLS has the one, that through a parent proxy the other.
+        class Socket(ssl.SSLSocket):
+            def do_handshake(self, block: bool = False) -> None:
+                super().do_handshake(block)
+                seen[:] = self.get_unverified_chain()
+
+        class Object(ssl.SSLObject):
             def do_handshake(self) -> None:
                 super().do_handshake()
                 seen[:] = self.get_unverified_chain()
 
         self.context = new_context(tls)
-        self.context.sslobject_class = Remembering
+        self.context.sslsocket_class, self.context.sslobject_class = Socket, Object
         self._seen = seen
 
     @property
