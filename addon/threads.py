@@ -49,7 +49,7 @@ async def attend[T](
             loop.call_soon_threadsafe(ended.set_result, result)
 
     # A daemon: whoever started it waits for it, or has been torn down himself.
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=run, name="download", daemon=True).start()
     try:
         while not ended.done():
             await news.wait()

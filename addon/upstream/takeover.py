@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from addon.loop import TlsTransport
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -115,10 +117,10 @@ def take_over(response: aiohttp.ClientResponse) -> Taken | None:
         return None
     if content.exception() or int(length) - content.total_bytes < _WORTH:
         return None
-    # A protocol without a message in its queue is false.
+    # A protocol with no message in its queue is false.
     if connection is None or connection.protocol is None or connection.transport is None:
         return None
-    if not _is_bare(connection.transport):
+    if not _can_let_go(connection.transport):
         return None
     begun = b""
     # Reading makes aiohttp parse more of what it has received.
@@ -130,13 +132,16 @@ def take_over(response: aiohttp.ClientResponse) -> Taken | None:
     return taken
 
 
-def _is_bare(transport: asyncio.Transport) -> bool:
-    """Whether asyncio has read no more from the socket than it has passed on: its own TLS would have."""
-    return transport.get_extra_info("sslcontext") is None
+def _can_let_go(transport: asyncio.Transport) -> bool:
+    """Whether no more has been read from the socket than was passed on: asyncio's own TLS reads ahead."""
+    bare = isinstance(transport, TlsTransport) or transport.get_extra_info("sslcontext") is None
+    return bare and not transport.is_closing()
 
 
 def _let_go(transport: asyncio.Transport) -> socket.socket:
     """The connection, non-blocking. The transport has still to be closed."""
+    if isinstance(transport, TlsTransport):
+        return transport.take()
     transport.pause_reading()
     taken: socket.socket = transport.get_extra_info("socket").dup()
     return taken
