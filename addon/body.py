@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from addon.upstream.response import EndpointError
 
@@ -20,6 +21,36 @@ CHUNK = 1 << 20  # bytes; 64 KiB chunks cost three times the CPU
 _STRETCH = 64 << 10
 # Bytes that the kernel is told to send at once: what was in the page cache may leave it while they are sent.
 _AT_ONCE = 4 << 20
+
+
+@dataclass(frozen=True)
+class FileSlice:
+    """`count` bytes of an open file from `offset` on."""
+
+    fd: int
+    offset: int
+    count: int
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether it can be read without waiting for the disk."""
+        ends = (
+            *range(self.offset + _STRETCH - 1, self.offset + self.count - 1, _STRETCH),
+            self.offset + self.count - 1,
+        )
+        return all(_is_cached(self.fd, end) for end in ends)
+
+    def mapped(self) -> memoryview:
+        """The bytes, where the kernel has them. Raises ValueError or OSError.
+
+        To be looked at only as long as they are at hand: beyond the end of a file that has become shorter, or where
+        the disk fails, looking ends the process.
+        """
+        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+        length = self.offset + self.count - start
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        mapping = mmap.mmap(self.fd, length, flags=flags, prot=mmap.PROT_READ, offset=start)
+        return memoryview(mapping)[self.offset - start :]
 
 
 class BodyCut(Exception):
@@ -39,20 +70,25 @@ class Body(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class SlicedBody(Body, Protocol):
+    """A body that comes from a file, if it can."""
+
+    async def at_hand(self) -> FileSlice | None:
+        """What comes next, if it can be sent without waiting for the disk, as soon as there is something.
+
+        Who sends it says `sent`; who gets None reads. Raises BodyCut.
+        """
+
+    def sent(self, count: int) -> None:
+        """So many bytes of it need not be read any more."""
+
+
 class Growth(Protocol):
     """A file that is still being written."""
 
     async def grown(self, offset: int) -> int:
         """How far the file may be read, as soon as that is beyond `offset` or the file is finished. Raises BodyCut."""
-
-
-@dataclass(frozen=True)
-class FileSlice:
-    """`count` bytes of an open file from `offset` on, which the kernel can send without waiting for the disk."""
-
-    fd: int
-    offset: int
-    count: int
 
 
 class FileBody:
@@ -82,11 +118,13 @@ class FileBody:
         self.offset += len(data)
         return data
 
-    def at_hand(self) -> FileSlice | None:
-        """What comes next, where that is complete and in the page cache: who sends it by itself then says `sent`."""
-        if self._growth or self.end is None:
+    async def at_hand(self) -> FileSlice | None:
+        end = self.end
+        if end is None or self.offset >= end:
             return None
-        end, at_hand = min(self.end, self.offset + _AT_ONCE), self.offset
+        if self._growth:
+            end = min(end, await self._growth.grown(self.offset))
+        end, at_hand = min(end, self.offset + _AT_ONCE), self.offset
         while at_hand < end and _is_cached(self._fd, min(at_hand + _STRETCH, end) - 1):
             at_hand = min(at_hand + _STRETCH, end)
         return FileSlice(self._fd, self.offset, at_hand - self.offset) if at_hand > self.offset else None
@@ -138,9 +176,12 @@ class SparedBody:
             self._body = await self._spare(self._file.offset, self._file.end)
             return await self._body.read()
 
-    def at_hand(self) -> FileSlice | None:
-        """As FileBody's; None once the cache has failed."""
-        return self._file.at_hand() if self._body is self._file else None
+    async def at_hand(self) -> FileSlice | None:
+        """None once the cache has failed."""
+        try:
+            return await self._file.at_hand() if self._body is self._file else None
+        except CacheFailed:
+            return None  # reading will find that, too
 
     def sent(self, count: int) -> None:
         self._file.sent(count)

@@ -205,16 +205,19 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
     # Writing.
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """A memoryview must stay as it is until it is sent."""
+        """What cannot be sent at once is copied, unless it is bytes: it may change, or be a mapped file that does."""
         if self._closing or not data:
             return
         idle = not self._unsent
-        view = memoryview(bytes(data) if isinstance(data, bytearray) else data)
+        view = memoryview(data)
         self._unsent.append(view if view.itemsize == 1 and view.ndim == 1 else view.cast("B"))
         if idle and self._open:
             self._send(_WRITE)
             if self._unsent and not self._lost:
                 self._loop.add_writer(self._sock.fileno(), self._write)
+        if self._unsent and not isinstance(data, bytes):
+            # A write that is tried again may be of the same bytes in another place: Python's ssl has allowed that.
+            self._unsent.append(memoryview(bytes(self._unsent.pop())))
         self._maybe_pause_protocol()
 
     def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:

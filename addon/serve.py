@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.addons.core import Core
 from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.log import LegacyLogEvents
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
@@ -128,6 +129,9 @@ def _begin(worker: Worker) -> None:
 async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeline: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
     master = Master(Options(mode=[bound.mode]))
+    # It would tell each line to addons that are not here, by way of the event loop.
+    for handler in [each for each in logging.getLogger().handlers if isinstance(each, LegacyLogEvents)]:
+        handler.uninstall()
     proxyserver = Proxyserver()
     doors: list[ProxyDoor | MirrorDoor] = [ProxyDoor(service, hand_over=True)]
     if bound.mirror:

@@ -1,4 +1,4 @@
-"""Replies on their way to a client of the mirror door: by the kernel where it has the bytes at hand, else by us."""
+"""Replies on their way to a client that aiohttp serves: without copies where the kernel has the bytes at hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from addon.body import BodyCut, SparedBody
+from addon.body import BodyCut, FileSlice, SlicedBody
 from addon.doors.visitors import SERVER
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from addon.reply import Reply
 
 _LEFT = "the client has left"
+# Bytes from which on not to copy is worth its while; and those of a mapped file that are written at once.
+_WORTHWHILE, _PIECE = 32 << 10, 256 << 10
 
 
 class Sending:
@@ -54,23 +56,45 @@ class Sending:
         return response
 
     async def _stream(self, response: web.StreamResponse, body: Body) -> None:
-        transport = self._request.transport
-        # Chunks have frames of their own, and TLS is not the kernel's.
-        plain = not response.chunked and transport is not None and transport.get_extra_info("sslcontext") is None
+        # Chunks have frames of their own.
+        sliced = body if isinstance(body, SlicedBody) and not response.chunked else None
         while True:
-            while plain and isinstance(body, SparedBody) and (at_hand := body.at_hand()):
-                count = await self._visitor.send_file(at_hand)
-                body.sent(count)
-                self.sent += count
-                if count < at_hand.count:
-                    # Reading it will tell whether that is the cache's fault, and writing whether it is the client's.
-                    break
+            with self._visitor.waiting():
+                part = await sliced.at_hand() if sliced else None
+            large = part is not None and part.count >= _WORTHWHILE
+            if sliced and part and large and await self._send_slice(response, sliced, part):
+                continue
+            # If that failed, reading will tell whether it is the cache's fault, and writing whether it is the client's.
             with self._visitor.waiting():
                 piece = await body.read()
             if not piece:
                 return
             await response.write(piece)
             self.sent += len(piece)
+
+    async def _send_slice(self, response: web.StreamResponse, body: SlicedBody, part: FileSlice) -> bool:
+        """Without copying it: by the kernel or, in TLS, by OpenSSL from where the kernel has it. Whether all went."""
+        transport = self._request.transport
+        if transport is not None and transport.get_extra_info("sslcontext") is None:
+            count = await self._visitor.send_file(part)
+            self._passed(body, count)
+            return count == part.count
+        try:
+            mapped = part.mapped()
+        except (OSError, ValueError):
+            return False
+        for start in range(0, part.count, _PIECE):
+            piece = FileSlice(part.fd, part.offset + start, min(_PIECE, part.count - start))
+            # Again: the client may have let us wait.
+            if not piece.at_hand:
+                return False
+            await response.write(mapped[start : start + piece.count])
+            self._passed(body, piece.count)
+        return True
+
+    def _passed(self, body: SlicedBody, count: int) -> None:
+        body.sent(count)
+        self.sent += count
 
 
 def _headers(reply: Reply) -> CIMultiDict[str]:

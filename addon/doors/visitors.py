@@ -51,8 +51,13 @@ class Visitor(RequestHandler):
         log: Logger,
         late: Callable[[], None],
         left: Callable[[Visitor], None],
+        *,
+        spare: bool,
     ) -> None:
-        """`late` is called when it is hung up on because it keeps us waiting; `left` when it has gone."""
+        """`late` is called when it is hung up on because it keeps us waiting; `left` when it has gone.
+
+        `spare`: it need not ask anything soon.
+        """
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -70,6 +75,7 @@ class Visitor(RequestHandler):
         self._guest = Guest(address, limits.header, self._hang_up)
         self._late = late
         self._left = left
+        self._spare = spare
         self._head = 0  # bytes of the next one that have come
         self._awaited = False
         self._asked = False  # something that is not answered yet
@@ -83,7 +89,8 @@ class Visitor(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport.get_extra_info("socket")
-        self._await()
+        if not self._spare:
+            self._await()
         self._since = time.monotonic()
         self._watch()
         super().connection_made(transport)

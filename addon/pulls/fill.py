@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SparedBody, VerifiedBody
+from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SlicedBody, SparedBody, VerifiedBody
 from addon.cache.partial import Claim, DigestMismatch, Facts
 from addon.threads import finish
 from addon.upstream.download import Download
@@ -20,7 +20,7 @@ from addon.upstream.sources import NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from addon.body import Body
+    from addon.body import Body, FileSlice
     from addon.cache.partial import Partial
     from addon.cache.store import Store
     from addon.config.model import Pace
@@ -303,11 +303,19 @@ class _Reading:
 
     def __init__(self, body: Body, fill: Fill) -> None:
         self._body = body
+        self._sliced = body if isinstance(body, SlicedBody) else None
         self._fill: Fill | None = fill
         fill.entered()
 
     async def read(self) -> bytes:
         return await self._body.read()
+
+    async def at_hand(self) -> FileSlice | None:
+        return await self._sliced.at_hand() if self._sliced else None
+
+    def sent(self, count: int) -> None:
+        assert self._sliced
+        self._sliced.sent(count)
 
     async def close(self) -> None:
         await self._body.close()
