@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -71,14 +72,7 @@ class Download:
     async def read(self) -> bytes:
         """What comes next, b"" at the end. Raises EndpointError when no endpoint gets any further."""
         while self._response and not self._complete:
-            try:
-                piece = await self._piece(self._response)
-            except EndpointError as error:
-                await self._go_on(self._response, error)
-                continue
-            if not piece:
-                break
-            if fresh := self._fresh(piece):
+            if fresh := await self._next(self._response):
                 return fresh
         await self.close()
         return b""
@@ -89,18 +83,18 @@ class Download:
         `write` must be done with what it is given when it returns. Raises EndpointError when no endpoint gets any
         further, and what `write` raises.
         """
-        while response := self._response:
+        while (response := self._response) and not self._complete:
             if rest := response.take_over():
                 try:
-                    await attend(partial(self._drain, rest, write), moved, rest.stop)
-                    await self.close()
+                    with closing(rest):
+                        await attend(partial(self._drain, rest, write), moved, rest.stop)
+                    break
                 except EndpointError as error:
                     await self._go_on(response, error)
-                finally:
-                    rest.close()
-            elif piece := await self.read():
-                await finish(write, piece)
+            elif fresh := await self._next(response):
+                await finish(write, fresh)
                 await moved()
+        await self.close()
 
     def blame(self, digest: Digest) -> None:
         """What was sent does not have the digest."""
@@ -127,6 +121,17 @@ class Download:
         # Whoever answers a Range with 200 begins at the beginning.
         self._skip = 0 if response.status == 206 else self.offset
         self._waited, self._came, self._gained = 0.0, 0, False
+
+    async def _next(self, response: Response) -> bytes:
+        """What is new in the next piece; b"" may mean another response, or none any more."""
+        try:
+            piece = await self._piece(response)
+        except EndpointError as error:
+            await self._go_on(response, error)
+            return b""
+        if not piece:
+            await self.close()
+        return self._fresh(piece)
 
     async def _piece(self, response: Response) -> bytes:
         """Raises EndpointError when the response breaks off, ends too early, or is too slow."""

@@ -144,6 +144,24 @@ async def test_what_is_too_slow_goes_on_elsewhere(
     assert taken
 
 
+async def test_who_sends_less_than_was_asked_for_is_asked_for_the_rest(
+    setup: Setup, taken: list[Taken], caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = [100_000, MIDDLE, SIZE]
+
+    async def part(exchange: RawExchange) -> None:
+        start, end = int((exchange.header("range") or ["bytes=0-"])[0][len("bytes=") : -1]), ends.pop(0)
+        length = SIZE if start == 0 else end - start
+        fields = [("Content-Length", str(length)), ("Content-Range", f"bytes {start}-{end - 1}/{SIZE}")]
+        await exchange.answer("206 Partial Content" if start else "200 OK", fields, DATA[start:end])
+
+    async with RawServer(setup.authority, part) as mirror:
+        await check_complete(setup.proxy(None, mirror.endpoint))
+    assert ends == []
+    assert taken
+    assert f"ended before all was sent, after {MIDDLE} bytes" in caplog.text
+
+
 @pytest.mark.parametrize("fault", [Corrupt(), WrongLength(7), WrongLength(-7)], ids=["corrupt", "short", "long"])
 async def test_what_is_wrong_is_cut(
     fault: Corrupt | WrongLength,
