@@ -113,9 +113,9 @@ def take_over(response: aiohttp.ClientResponse) -> Taken | None:
     """
     content, connection = response.content, response.connection
     length = response.headers.get("Content-Length", "")
-    if "Transfer-Encoding" in response.headers or not re.fullmatch(r"[0-9]{1,18}", length):
+    if not re.fullmatch(r"[0-9]{1,18}", length) or content.exception():
         return None
-    if content.exception() or int(length) - content.total_bytes < _WORTH:
+    if int(length) - content.total_bytes < _WORTH:
         return None
     # A protocol with no message in its queue is false.
     if connection is None or connection.protocol is None or connection.transport is None:

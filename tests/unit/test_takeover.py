@@ -106,6 +106,14 @@ async def test_the_whole_body_comes(size: int) -> None:
         rest.close()
 
 
+@pytest.mark.parametrize("coding", ["chunked", "gzip"])
+async def test_a_length_that_is_not_the_bodys_is_refused_by_aiohttp(coding: str) -> None:
+    """Two ways to tell where it ends: RFC 9112, 6.3."""
+    with pytest.raises(aiohttp.ClientResponseError):
+        async with answered(f"Transfer-Encoding: {coding}\r\nContent-Length: {len(BODY)}"):
+            pass
+
+
 @pytest.mark.parametrize("head", ["Transfer-Encoding: chunked", "Connection: close"])
 async def test_a_body_whose_length_is_not_told_is_left_to_aiohttp(head: str) -> None:
     body = f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n" if "chunked" in head else BODY
