@@ -8,7 +8,8 @@ import inspect
 import os
 import socket
 import ssl
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -182,3 +183,23 @@ def test_what_a_client_sends_is_asked_for_when_it_waits_for_that(proxy: Proxy) -
         connection.send(data)
         assert connection.getresponse().status == 201
     assert client.get(f"/v2/app/blobs/{sha256(data)}").body == data
+
+
+def test_a_cached_file_that_becomes_shorter_while_it_is_sent(proxy: Proxy, origin: FakeRegistry) -> None:
+    """It is mapped, and what is beyond its end must not be looked at: the rest is downloaded anew."""
+    content = os.urandom(24 << 20)  # more than fits into all buffers on the way
+    path = f"/v2/app/blobs/{origin.content.put_blob('app', content)}"
+    client = proxy.client(HOST)
+    assert client.get(path).body == content
+    file = proxy.cache / "blobs" / path.rpartition("/")[2].replace(":", "/")
+    while not file.exists():  # clients have it a moment before
+        time.sleep(0.01)
+    connection = client.connect()
+    with closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.headers["Cache-Status"] == "mirrortap; hit"
+        begin = answer.read(1 << 16)
+        os.truncate(file, 1 << 16)
+        assert sha256(begin + answer.read()) == sha256(content)
+    proxy.log.wait_for("it cannot be read")
