@@ -31,7 +31,7 @@ _FRUITLESS = 3
 # Bytes that a thread reads before it writes them; used again and again, for fresh memory costs as much as the copying.
 _BUFFER = 512 << 10
 # Bytes that are written before readers are told, while more keeps coming.
-_MUCH = 1 << 20
+_MUCH = 4 << 20
 _TOO_EARLY = "ended before all was sent"
 _CONTENT_RANGE = re.compile(r"bytes [0-9]{1,18}-[0-9]{1,18}/([0-9]{1,18})")
 
