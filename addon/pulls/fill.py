@@ -262,7 +262,8 @@ class Fill:
         if facts.size != 0:
             self._know(facts)
         await self._moved(download.offset)
-        await finish(partial.take_in)
+        if download.offset:
+            await finish(partial.take_in)
 
         async def moved() -> None:
             self.source = download.source
