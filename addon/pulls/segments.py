@@ -89,7 +89,6 @@ class Segments:
         self._front: Download | None = Download(search, pace, start)
         self._limit: int | None = None  # where the stream from the front ends
         self._limiting = threading.Lock()  # held to look at the limit and to go up to it, or to move it
-        self._writing = 0.0  # seconds that writing what came from the front took
         self._ahead: list[_Segment] = []  # in their order; there may be gaps, which the front fills
         self._current: _Segment | None = None  # whose turn it is
         self._length: int | None = None  # of a segment, once there are some
@@ -148,7 +147,7 @@ class Segments:
         """Up to the end, or to what another connection brings."""
         front = self._front or await self._reopened()
         begun, offset = time.monotonic(), self.offset
-        watch = asyncio.create_task(self._watch(), name=f"watch {self._search.asked}")
+        watch = asyncio.create_task(self._watch(front), name=f"watch {self._search.asked}")
         try:
             await front.pour(self._take, self._moved)
         except _Reached:
@@ -175,28 +174,26 @@ class Segments:
 
     def _take(self, data: Buffer) -> None:
         """In a thread: what has come from the front. Raises _Reached."""
-        begun, view = time.monotonic(), memoryview(data)
+        view = memoryview(data)
         with self._limiting:
             if self._limit is not None:
                 view = view[: self._limit - self.offset]
             self.offset += len(view)
             reached = self.offset == self._limit
         self._write(view)
-        self._writing += time.monotonic() - begun
         if reached:
             raise _Reached
 
-    async def _watch(self) -> None:
+    async def _watch(self, front: Download) -> None:
         """Splits what is left when the stream from the front turns out to be slow."""
         while self._unsplit():
-            begun, came, writing = time.monotonic(), self.offset, self._writing
+            begun, came, waited = time.monotonic(), self.offset, front.waited
             await asyncio.sleep(_LOOK)
             elapsed = time.monotonic() - begun
             # Who looks so late has waited for the processor, as what came may have; that is not the connection's fault.
             if elapsed > 2 * _LOOK:
                 continue
-            # A piece may have been begun to be written before.
-            if splitting.held_back(self.offset - came, elapsed, min(self._writing - writing, elapsed)):
+            if splitting.held_back(self.offset - came, elapsed, front.waited - waited):
                 self._split()
 
     def _unsplit(self) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from addon.upstream.response import EndpointError, broke_off
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Buffer, Callable
+    from collections.abc import Awaitable, Buffer, Callable, Iterator
 
     from addon.config.model import Endpoint, Pace
     from addon.oci import Digest
@@ -52,6 +52,8 @@ class Download:
         self._fruitless = 0
         self._gained = False  # whether the response has brought anything new
         self._waited, self._came = 0.0, 0  # seconds for it in the current window, and the bytes they brought
+        self._paused = 0.0  # seconds for all that has come, from whichever endpoint
+        self._since: float | None = None  # when the wait that is going on has begun
         self.offset = start
         self.size: int | None = None  # of the whole content, in bytes, when it was announced
         self.media_type: str | None = None
@@ -96,6 +98,24 @@ class Download:
                 await moved()
         await self.close()
 
+    @property
+    def waited(self) -> float:
+        """Seconds in which nothing had come, all in all and until now."""
+        paused, since = self._paused, self._since
+        return paused if since is None else paused + time.monotonic() - since
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        # Only this counts: while nobody reads, it is not the endpoint that is slow.
+        self._since = begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+            seconds = time.monotonic() - begun
+            self._waited += seconds
+            self._paused += seconds
+
     def blame(self, digest: Digest) -> None:
         """What was sent does not have the digest."""
         for endpoint in self._senders:
@@ -136,10 +156,8 @@ class Download:
     async def _piece(self, response: Response) -> bytes:
         """Raises EndpointError when the response breaks off, ends too early, or is too slow."""
         self._check_pace()
-        begun = time.monotonic()
-        piece = await response.read()
-        # Only the waiting counts: while nobody reads, it is not the endpoint that is slow.
-        self._waited += time.monotonic() - begun
+        with self._waiting():
+            piece = await response.read()
         self._came += len(piece)
         if not piece and self._due is not None:
             raise EndpointError(_TOO_EARLY)
@@ -160,7 +178,8 @@ class Download:
                     if untold:
                         untold = 0
                         tell()
-                    self._waited += rest.wait()
+                    with self._waiting():
+                        rest.wait()
             except (aiohttp.ClientError, OSError) as error:
                 raise broke_off(error) from None
             self._came += count

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Bytes a second from which on one connection is as good as several: then it is the proxy itself that sets the pace.
 _ENOUGH = 200_000_000
+# The share of time that is spent waiting where it is the connection that sets the pace, and not the proxy.
+_IDLE = 0.5
 # Bytes that a segment has at least, where the configuration allows for as many: it costs a request, and a redirect.
 _LEAST = 16 << 20
 # Seconds that a segment gets to come to speed.
@@ -20,11 +22,10 @@ _START = 1.0
 _SINGLE = 300.0
 
 
-def held_back(came: int, elapsed: float, writing: float) -> bool:
-    """Whether it is the one connection that holds a download up: so many bytes have come, of which `writing` took a
-    part of the time."""
-    waited = elapsed - writing
-    return waited > elapsed / 2 and came < _ENOUGH * waited
+def held_back(came: int, elapsed: float, waited: float) -> bool:
+    """Whether it is the one connection that holds a download up: so many bytes have come in `elapsed` seconds, of which
+    `waited` went by without any."""
+    return waited > _IDLE * elapsed and came < _ENOUGH * elapsed
 
 
 def length(left: int, splitting: Splitting) -> int | None:

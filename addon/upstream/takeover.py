@@ -76,8 +76,8 @@ class Taken:
             count += received
         return count
 
-    def wait(self) -> float:
-        """Until there may be more; how many seconds that took. Raises aiohttp.SocketTimeoutError after `stall`."""
+    def wait(self) -> None:
+        """Until there may be more. Raises aiohttp.SocketTimeoutError after `stall`."""
         begun = time.monotonic()
         if self._flowing:
             self._wake_for(min(_ENOUGH, self.left))
@@ -87,7 +87,6 @@ class Taken:
             patience = None if self._stall is None else max(0.0, self._latest + self._stall - begun) * 1000
             if not self._poll.poll(patience):
                 raise aiohttp.SocketTimeoutError
-        return time.monotonic() - begun
 
     def stop(self) -> None:
         """From any thread: nothing more will come, which also ends a `wait`."""
