@@ -116,12 +116,14 @@ class _Merger:
                 f"{first.place.below('fallback')}: is false, and there are no mirrors: nothing could answer"
             )
         ttl = _agreed(said, "tag_ttl", "tag-ttl")
+        redirect = _agreed(said, "redirect", "redirect")
         rule = Rule(
             first.registry,
             origins,
             mirrors,
             self.base.tag_ttl if ttl is None else ttl,
             open=bool(_agreed(said, "open", "access")),
+            redirect=self.base.redirect if redirect is None else redirect,
             within=first.within,
             place=first.place,
         )

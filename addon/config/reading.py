@@ -33,6 +33,7 @@ class Draft:
     tag_ttl: float | None = None  # seconds
     offline: bool | None = None
     open: bool | None = None
+    redirect: bool | None = None
     place: Place = field(default_factory=Place)
 
     @property

@@ -55,6 +55,14 @@ class Access:
         verdict = self._rights.verdict(rule.registry, repository)
         return verdict is not None and verdict.public and verdict.fresh
 
+    def public(self, rule: Rule, repository: str) -> bool:
+        """Whether it need not be asked just now that anybody may read, who is not the proxy with its own credential."""
+        # Offline, what the origin was shown is not known any more.
+        if rule.offline or any(origin.knows_us for origin in rule.origins):
+            return False
+        verdict = self._rights.verdict(rule.registry, repository)
+        return verdict is not None and verdict.public and verdict.fresh
+
     def held_good(self, pull: Pull) -> bool:
         """Whether that is believed while nobody can be asked."""
         if pull.rule.open:

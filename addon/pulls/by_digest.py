@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from addon.pulls.fills import Fills
     from addon.pulls.patience import Patience
     from addon.pulls.pull import Pull
+    from addon.pulls.redirects import Redirects
     from addon.upstream.response import Response
     from addon.upstream.sources import Search, Sources
 
@@ -47,6 +48,7 @@ class ByDigest:
         sources: Sources,
         patience: Patience,
         current: Current,
+        redirects: Redirects,
     ) -> None:
         self._contents = contents
         self._access = access
@@ -55,6 +57,7 @@ class ByDigest:
         self._sources = sources
         self._patience = patience
         self._current = current
+        self._redirects = redirects
         self._admissions: Questions[tuple[Digest, tuple[str, str, str]], Response] = Questions()
         self._seldom = Seldom(log)
 
@@ -149,6 +152,8 @@ class ByDigest:
         size = self._contents.size(digest)
         if size is None:
             return None
+        if sent_away := self._redirects.reply(pull, size):
+            return sent_away
 
         opened = 0
 

@@ -33,7 +33,8 @@ from addon.loops import Via
 from addon.oci import Digest
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
-from addon.reply import Reply, Request, Served
+from addon.reply import PlainDoor, Reply, Request, Served
+from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 
 if TYPE_CHECKING:
@@ -112,7 +113,10 @@ class Proxy:
         self._fills = Fills(store, current, self.janitor.write_failed, grace)
         via = Via(fingerprints)
         upstream = Upstream(current, via, parents)
-        self.engine = Engine(store, contents, tags, links, self.access, self._fills, upstream, current, via)
+        self.tickets = Tickets(fingerprints, clock)
+        self.engine = Engine(
+            store, contents, tags, links, self.access, self._fills, upstream, current, via, self.tickets
+        )
 
     @property
     def config(self) -> Config:

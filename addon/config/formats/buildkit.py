@@ -114,6 +114,7 @@ class _Reader:
             admission.read(self._source, own, warnings),
             self._lives(),
             tag_ttl=own.tag_ttl,
+            redirect=own.redirect == "public",
             offline=own.offline,
         )
 
@@ -146,6 +147,7 @@ class _Reader:
             tag_ttl=table.tag_ttl,
             offline=table.mode and table.mode == "offline",
             open=table.access and table.access == "open",
+            redirect=table.redirect and table.redirect == "public",
             place=place,
         )
 
