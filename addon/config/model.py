@@ -169,7 +169,7 @@ class Rule:
     tag_ttl: float = 0.0  # seconds that a tag is believed without asking again
     offline: bool = False  # what is cached is all there is; such a rule has no endpoints
     open: bool = False  # whoever may use the proxy may read what is cached of it
-    redirect: bool = False  # what is public of it may come over plain http
+    redirect: bool = False  # what is public may go over plain http; never where the origin knows the proxy
     within: str = ""
     blocked: bool = False  # nothing is given of it
     place: Place = field(default_factory=Place, compare=False)
