@@ -33,7 +33,7 @@ from addon.loops import Via
 from addon.oci import Digest
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
-from addon.reply import PlainDoor, Reply, Request, Served
+from addon.reply import Reply, Request, Served
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 
