@@ -141,10 +141,12 @@ async def test_what_is_not_public_comes_by_tls_alone(setup: Setup, origin: FakeR
     for access in "checked", "open":
         proxy = setup.proxy(origin, redirect="public", access=access)
         await warm(proxy, blob(digest), {"Authorization": ALICE})
-        for headers in ({"Authorization": ALICE}, {"Authorization": ALICE, "Range": "bytes=0-9"}):
+        for headers in {"Authorization": ALICE}, {"Authorization": ALICE, "Range": "bytes=0-9"}:
             got = await ask(proxy, blob(digest), headers)
             assert got.status in (200, 206)
             assert got.served.how == "hit"
+        anonymous = await ask(proxy, blob(digest))
+        assert (anonymous.status, anonymous.data == LARGE) == ((200, True) if access == "open" else (401, False))
 
 
 async def test_what_the_proxys_own_credential_opens_comes_by_tls_alone(setup: Setup, tmp_path: Path) -> None:
