@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import mmap
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -30,27 +29,6 @@ class FileSlice:
     fd: int
     offset: int
     count: int
-
-    @property
-    def at_hand(self) -> bool:
-        """Whether it can be read without waiting for the disk."""
-        ends = (
-            *range(self.offset + _STRETCH - 1, self.offset + self.count - 1, _STRETCH),
-            self.offset + self.count - 1,
-        )
-        return all(_is_cached(self.fd, end) for end in ends)
-
-    def mapped(self) -> memoryview:
-        """The bytes, where the kernel has them. Raises ValueError or OSError.
-
-        To be looked at only as long as they are at hand: beyond the end of a file that has become shorter, or where
-        the disk fails, looking ends the process.
-        """
-        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
-        length = self.offset + self.count - start
-        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        mapping = mmap.mmap(self.fd, length, flags=flags, prot=mmap.PROT_READ, offset=start)
-        return memoryview(mapping)[self.offset - start :]
 
 
 class BodyCut(Exception):

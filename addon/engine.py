@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from addon.loops import Via
     from addon.pulls.access import Access
     from addon.pulls.fills import Fills
+    from addon.pulls.prefetch import Prefetch
     from addon.reply import Reply, Request
     from addon.tickets import Tickets
     from addon.upstream.client import Upstream
@@ -49,13 +50,16 @@ class Engine:
         links: Links,
         access: Access,
         fills: Fills,
+        prefetch: Prefetch,
         upstream: Upstream,
         current: Current,
         via: Via,
         tickets: Tickets,
     ) -> None:
         self._via = via
+        self._contents = contents
         self._fills = fills
+        self._prefetch = prefetch
         self._upstream = upstream
         self._relay = Relay(upstream)
         self._index = Index(store, tags)
@@ -64,11 +68,13 @@ class Engine:
         self._referring = Referring(access, sources)
         redirects = Redirects(access, tickets)
         self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, current, redirects)
+        prefetch.by_digest = self._by_digest
         self._by_tag = ByTag(
             contents, tags, links, access, self._index, sources, self._by_digest, patience, self._relay.failing
         )
 
     async def close(self) -> None:
+        await self._prefetch.close()
         await self._by_tag.close()
         await self._by_digest.close()
         await self._fills.close()
@@ -103,17 +109,20 @@ class Engine:
 
     async def _pull(self, request: Request, asked: Manifest | Blob) -> Reply:
         """As anybody may have it, or as this client may, or as the origin itself answers this client."""
+        self._contents.look()
         attempts: list[Attempt] = []
         for reader in self._access.readers(request, asked.repository):
             pull = Pull(request, asked, reader)
             if attempts and reader.personal and not routing.origin_refused(attempts):
                 break  # a credential would change nothing
             try:
-                if isinstance(asked.reference, Digest):
-                    return await self._by_digest.answer(pull)
-                return await self._by_tag.answer(pull)
+                by = self._by_digest if isinstance(asked.reference, Digest) else self._by_tag
+                answer = await by.answer(pull)
             except NotFound as missing:
                 attempts += missing.attempts
+            else:
+                self._prefetch.served(pull, answer)
+                return answer
         if origin := routing.refusing(attempts):
             if request.anonymous:
                 raise routing.withheld(asked, request.rule.registry, attempts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -46,7 +45,7 @@ class Fingerprints:
 
     def of(self, credential: str) -> str:
         """HMAC-SHA-256 (RFC 2104) in hex."""
-        return hmac.new(self._key, credential.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, credential.encode("utf-8", "surrogateescape"), "sha256").hex()
 
     def derived(self, purpose: str, size: int) -> bytes:
         """A key of so many bytes for another purpose, from which this one cannot be found out (HKDF, RFC 5869)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -10,10 +12,36 @@ from addon import oci
 from addon.oci import Blob, Digest, Manifest, OciError
 
 if TYPE_CHECKING:
-    import logging
-
     from addon.config.model import Rule
     from addon.reply import Reply
+
+
+def to_stderr(whose: str = "") -> None:
+    """Sends the log there; `whose` stands before each line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines(whose))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # No line says where in the program it is from ("Optimization" in the logging HOWTO of Python).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    # mitmproxy has several lines for each connection, of which only what is wrong is news.
+    logging.getLogger("mitmproxy").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+
+
+class Lines(logging.Formatter):
+    """The time, to the second, and the message."""
+
+    def __init__(self, whose: str) -> None:
+        super().__init__(f"%(asctime)s {whose}%(message)s", "%Y-%m-%d %H:%M:%S")
+        self._second = -1
+        self._time = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        if self._second != int(record.created):
+            self._time = super().formatTime(record, datefmt)
+            self._second = int(record.created)
+        return self._time
 
 
 def line(rule: Rule, method: str, target: str, reply: Reply, sent: int, seconds: float, cut: str | None) -> str:

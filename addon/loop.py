@@ -1,8 +1,8 @@
 """An event loop whose TLS works on the socket itself.
 
 asyncio's own keeps TLS between two buffers in memory, which costs a large body three copies and a Python call or two a
-record. Here OpenSSL reads and writes the socket: what is written may be a mapped file, which is then copied nowhere,
-and a connection can be handed over to a thread (`TlsTransport.take`).
+record. Here OpenSSL reads and writes the socket itself, files are sent from a buffer that is small enough to stay in
+the processor (`TlsTransport.write_file`), and a connection can be handed over to a thread (`TlsTransport.take`).
 
 Every TLS connection that is made by way of the loop is such a one, but for those that `start_tls` makes of others.
 tests/unit/test_loop.py fails when a new Python moves what is used here of asyncio's inside.
@@ -11,19 +11,22 @@ tests/unit/test_loop.py fails when a new Python moves what is used here of async
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from asyncio.transports import _FlowControlMixin
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable
 
 # Bytes that one connection reads or writes before it is another's turn.
 _READ, _WRITE = 256 << 10, 1 << 20
 # Bytes given to OpenSSL at once: what of it did not fit into the socket is only known when all of it did.
 _PIECE = 256 << 10
+# Bytes of a file that are read at once.
+_FILE_PIECE = 64 << 10
 # Bytes up to which pieces are written as one: each would get a record, and a system call, of its own.
 _JOINED = 64 << 10
 # Seconds as in asyncio, where nothing is said.
@@ -98,6 +101,8 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
         """Takes the socket over; errors go to the waiter. `patience`: seconds for the handshake."""
         try:
             peer = sock.getpeername()
+            # As asyncio's own: small bodies must not wait for an acknowledgement of their heads.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock = context.wrap_socket(
                 sock,
                 server_side=server_side,
@@ -205,7 +210,7 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
     # Writing.
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """What cannot be sent at once is copied, unless it is bytes: it may change, or be a mapped file that does."""
+        """What cannot be sent at once is copied, unless it is bytes: a buffer may be used again."""
         if self._closing or not data:
             return
         idle = not self._unsent
@@ -219,6 +224,22 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
             # A write that is tried again may be of the same bytes in another place: Python's ssl has allowed that.
             self._unsent.append(memoryview(bytes(self._unsent.pop())))
         self._maybe_pause_protocol()
+
+    def write_file(self, fd: int, offset: int, count: int) -> int:
+        """Writes what can be read of the file without waiting for the disk, and sent at once or nearly. How much."""
+        written = 0
+        # One buffer that stays in the processor's own memory: half as dear as a large one.
+        buffer = self._loop.buffer[:_FILE_PIECE]
+        while written < min(count, _WRITE) and not self._unsent and not self._closing:
+            try:
+                got = os.preadv(fd, [buffer[: count - written]], offset + written, os.RWF_NOWAIT)
+            except OSError:
+                break
+            if not got:
+                break
+            self.write(buffer[:got])
+            written += got
+        return written
 
     def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
         listed = list(pieces)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from addon import oci
 from addon.config import wellknown
+from addon.memo import remembered
 from addon.oci import OciError
 
 _HUB = "docker.io"
@@ -54,6 +55,7 @@ def at(registry: str, target: str) -> Meant:
     return Meant(*_said(registry), target)
 
 
+@remembered
 def meant(target: str) -> Meant:
     """What is asked for by `target`, a path below /v2/ with its query. Raises OciError (400) for an ns that is none."""
     path, _, query = target.partition("?")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from addon.memo import remembered
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -149,6 +151,7 @@ class Other:
 Target = Manifest | Blob | Referrers | Ping | Other
 
 
+@remembered
 def understand(method: str, path: str) -> Target:
     """What is asked for by `method` and `path` (which may carry a query).
 
@@ -177,6 +180,7 @@ def understand(method: str, path: str) -> Target:
     return Manifest(name, reference)
 
 
+@remembered
 def repository(target: str) -> str:
     """The repository that `target`, a path that may carry a query, is about; "" when it is about none."""
     # As registries may read it, whatever stands between: what is said of a repository must hold for its every spelling.
@@ -190,7 +194,13 @@ def accepted(accept: Iterable[str]) -> frozenset[str]:
 
     Clients send them in any order, so this set, not the header, says whether two clients mean the same.
     """
-    named = {part.partition(";")[0].strip().lower() for value in accept for part in value.split(",")} - {""}
+    # Several values are as good as one (RFC 9110, 5.3).
+    return _accepted(",".join(accept))
+
+
+@remembered
+def _accepted(accept: str) -> frozenset[str]:
+    named = {part.partition(";")[0].strip().lower() for part in accept.split(",")} - {""}
     if not named or "*/*" in named or "application/*" in named:
         return frozenset(MANIFEST_TYPES)
     return frozenset(named.intersection(MANIFEST_TYPES))

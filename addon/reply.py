@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from addon import ranges
 from addon.multipart import ByteRanges, content_range
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from addon.body import Body
     from addon.config.model import Rule
@@ -60,10 +61,18 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """The first value of a header; `name` in lower case."""
-        return next(iter(self.header_values(name)), None)
+        values = self._by_name.get(name)
+        return values[0] if values else None
 
-    def header_values(self, name: str) -> list[str]:
-        return [value for header, value in self.headers if header.lower() == name]
+    def header_values(self, name: str) -> Sequence[str]:
+        return self._by_name.get(name, ())
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            found.setdefault(name.lower(), []).append(value)
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from mitmproxy.log import LegacyLogEvents
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from addon import welcome
+from addon import journal, welcome
 from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, bind, listen
 from addon.doors.mirror import MirrorDoor
@@ -79,7 +78,7 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
 
     Raises ListenError, and StartError when no worker comes up or the parent proxy is this one.
     """
-    _log_to_stderr()
+    journal.to_stderr()
     bound = _bind(ports)
     try:
         service.refuse_itself([listener.getsockname()[:2] for listener in bound.proxy])
@@ -96,7 +95,7 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
         print(told, flush=True)
 
     def work(worker: Worker) -> None:
-        _log_to_stderr(f"worker {worker.number} ")
+        journal.to_stderr(f"worker {worker.number} ")
         service.after_fork()
         asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline), loop_factory=Loop)
 
@@ -155,12 +154,3 @@ async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeli
     if lifeline is not None:
         loop.add_reader(lifeline, orphaned, lifeline)
     await master.run()
-
-
-def _log_to_stderr(whose: str = "") -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {whose}%(message)s", "%Y-%m-%d %H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # mitmproxy has several lines for each connection, of which only what is wrong is news.
-    logging.getLogger("mitmproxy").setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)

@@ -29,6 +29,7 @@ from addon.loops import Via
 from addon.parent import ParentError, Parents
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
+from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
@@ -200,13 +201,15 @@ class Service:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()
         self._renewal.start()
+        fills = Fills(self._store, self._current, self._janitor.write_failed)
         engine = Engine(
             self._store,
             self._contents,
             self._tags,
             self._links,
             Access(self._rights, self._links, self._fingerprints),
-            Fills(self._store, self._current, self._janitor.write_failed),
+            fills,
+            Prefetch(self._contents, fills, self._current),
             Upstream(self._current, self.via, self.parents),
             self._current,
             self.via,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import logging
 import math
 import os
@@ -16,13 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from addon.cache import database
-from addon.oci import Digest
+from addon.cache.manifests import Manifests
+from addon.cache.partial import DigestMismatch
+from addon.oci import MAX_MANIFEST, Digest
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from addon.cache.connection import Connection
+    from addon.cache.manifests import Kept
     from addon.cache.store import File, Store
 
 log = logging.getLogger("mirrortap")
@@ -44,9 +46,10 @@ class Entry:
 class Contents:
     """The content of `store`, and the table about it. `clock` gives seconds since the epoch."""
 
-    def __init__(self, store: Store, connection: sqlite3.Connection, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, connection: Connection, clock: Callable[[], float] = time.time) -> None:
         self.grew: Callable[[int], None] = lambda _: None  # called with the bytes by which there is more
         self._store = store
+        self._manifests = Manifests(store)
         self._database = connection
         self._clock = clock
         self._used: dict[Digest, float] = {}  # what the table does not say yet
@@ -56,6 +59,10 @@ class Contents:
         return self._store.folder
 
     # What a client gets.
+
+    def look(self) -> None:
+        """What other processes have written down by now counts from here on: for whoever begins to ask."""
+        database.look(self._database)
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of the content; None when it is not here, or was damaged and is not here any more."""
@@ -71,20 +78,22 @@ class Contents:
         self._used[digest] = self._clock()
         return fd
 
-    def read(self, digest: Digest, limit: int) -> bytes | None:
-        """The content when it is here, has at most `limit` bytes, and they are the right ones."""
-        content = self._store.read(digest, limit)
-        if content is None:
+    def manifest(self, digest: Digest) -> Kept | None:
+        """The content when it is here, its bytes are the right ones, and it is a manifest."""
+        status = self._store.status(digest)
+        if status is None or status.st_size > MAX_MANIFEST or not self._sound(digest, status.st_size):
             return None
-        # Of what is small enough to be read at once, this costs next to nothing.
-        if hashlib.new(digest.algorithm, content).hexdigest() != digest.encoded:
+        try:
+            kept = self._manifests.get(digest, status)
+        except DigestMismatch:
             self.damaged(digest, "its bytes have another digest")
             return None
-        self._used[digest] = self._clock()
-        return content
+        if kept:
+            self._used[digest] = self._clock()
+        return kept
 
     def _sound(self, digest: Digest, size: int) -> bool:
-        rows = database.read(self._database, "SELECT size FROM content WHERE digest = ?", (str(digest),))
+        rows = database.recall(self._database, "SELECT size FROM content WHERE digest = ?", (str(digest),))
         if not rows:
             self._take_in([(digest, size, self._clock())])
         elif rows[0][0] != size:

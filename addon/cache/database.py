@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from addon.cache.connection import Connection
 from addon.cache.store import StoreError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ INSERT OR IGNORE INTO verdict (registry, repository, public, checked)
 _VERSION = len(_STEPS)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> Connection:
     """Opens the database, makes it where it is missing, and anew where it is damaged. Raises StoreError."""
     try:
         return _open(path)
@@ -95,8 +96,8 @@ def connect(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+def _open(path: Path) -> Connection:
+    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, factory=Connection)
     try:
         # WAL survives a kill at any moment; what a power cut loses of it is asked again.
         connection.execute("PRAGMA journal_mode = WAL")
@@ -123,6 +124,23 @@ def read(connection: sqlite3.Connection, statement: str, values: tuple[object, .
     except sqlite3.Error as error:
         log.warning("the cache's database cannot be read: %s", error)
         return []
+
+
+def recall(connection: Connection, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    """As `read`, of what hits ask again and again: from memory, as long as nobody has written (see connection.py)."""
+    try:
+        return connection.recall(statement, values)
+    except sqlite3.Error as error:
+        log.warning("the cache's database cannot be read: %s", error)
+        return []
+
+
+def look(connection: Connection) -> None:
+    """What others have written by now counts for whatever is recalled from here on."""
+    try:
+        connection.look()
+    except sqlite3.Error as error:
+        log.warning("the cache's database cannot be read: %s", error)
 
 
 def write(connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()) -> None:

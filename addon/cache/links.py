@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from addon.cache import database
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
 
+    from addon.cache.connection import Connection
     from addon.oci import Digest
 
 
 class Links:
     """Which repository is known to hold which digest."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._database = connection
 
     def add(self, registry: str, repository: str, digest: Digest) -> None:
@@ -32,7 +32,7 @@ class Links:
         )
 
     def known(self, registry: str, repository: str, digest: Digest) -> bool:
-        rows = database.read(
+        rows = database.recall(
             self._database,
             "SELECT 1 FROM link WHERE registry = ? AND repository = ? AND digest = ?",
             (registry, repository, str(digest)),

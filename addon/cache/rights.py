@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from addon.cache import database
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable
 
+    from addon.cache.connection import Connection
     from addon.config.model import Beliefs
 
 
@@ -38,14 +38,14 @@ class Rights:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, beliefs: Callable[[], Beliefs], clock: Callable[[], float] = time.time
+        self, connection: Connection, beliefs: Callable[[], Beliefs], clock: Callable[[], float] = time.time
     ) -> None:
         self._database = connection
         self._beliefs = beliefs
         self._clock = clock
 
     def verdict(self, registry: str, repository: str) -> Verdict | None:
-        rows = database.read(
+        rows = database.recall(
             self._database,
             "SELECT public, checked FROM verdict WHERE registry = ? AND repository = ?",
             (registry, repository),
@@ -74,7 +74,7 @@ class Rights:
         )
 
     def proof(self, reader: str, registry: str, repository: str) -> Proof | None:
-        rows = database.read(
+        rows = database.recall(
             self._database,
             "SELECT shown, until FROM proof WHERE reader = ? AND registry = ? AND repository = ?",
             (reader, registry, repository),

@@ -49,6 +49,7 @@ class Store:
         self.folder = folder
         self._partial = folder / "partial"
         self._blobs = folder / "blobs"
+        self._files = str(self._blobs)  # pathlib would cost a hit more than its system calls do
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
             replace(folder / "oci-layout", _LAYOUT, self._partial)
@@ -59,16 +60,21 @@ class Store:
                 f"{folder}: the cache cannot be written: {error.strerror}; choose another folder with --data"
             ) from None
 
-    def size(self, digest: Digest) -> int | None:
-        """Bytes of the content, None when it is not here."""
+    def status(self, digest: Digest) -> os.stat_result | None:
+        """Of the content's file, None when it is not here."""
         try:
-            return os.stat(self.path(digest)).st_size
+            return os.stat(self._file(digest))
         except OSError:
             return None
 
+    def size(self, digest: Digest) -> int | None:
+        """Bytes of the content, None when it is not here."""
+        status = self.status(digest)
+        return status.st_size if status else None
+
     def open(self, digest: Digest) -> int:
         """A descriptor on the content, which is not evicted as long as it is open. Raises OSError."""
-        fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(self._file(digest), os.O_RDONLY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
             # Refused by whoever is just evicting it, which a descriptor outlives, or has just downloaded it and keeps
             # a lock as long as somebody reads it.
@@ -78,7 +84,7 @@ class Store:
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The content when it is here and has at most `limit` bytes."""
         try:
-            with open(self.path(digest), "rb") as file:
+            with open(self._file(digest), "rb") as file:
                 content = file.read(limit + 1)
         except OSError:
             return None
@@ -194,7 +200,10 @@ class Store:
 
     def path(self, digest: Digest) -> Path:
         """Where the content is, or would be."""
-        return self._blobs / digest.algorithm / digest.encoded
+        return Path(self._file(digest))
+
+    def _file(self, digest: Digest) -> str:
+        return f"{self._files}/{digest.algorithm}/{digest.encoded}"
 
 
 def _listed(folder: Path) -> Iterator[os.DirEntry[str]]:

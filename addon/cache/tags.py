@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from addon.cache import database
+from addon.memo import remembered
 from addon.oci import Digest
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator
+
+    from addon.cache.connection import Connection
+
+_digest = remembered(Digest.parse)
 
 # Older answers are kept, because the newest may point at content that never arrived.
 _KEPT = 4
@@ -28,7 +33,7 @@ class Pointer:
 class Tags:
     """`clock` gives seconds since the epoch."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, connection: Connection, clock: Callable[[], float] = time.time) -> None:
         self._database = connection
         self._clock = clock
 
@@ -72,10 +77,10 @@ class Tags:
             return None
         age = self._clock() - row[1]
         # A clock that was set back must not make an answer good for ever.
-        return Pointer(Digest.parse(row[0]), age) if 0 <= age < ttl else None
+        return Pointer(_digest(row[0]), age) if 0 <= age < ttl else None
 
     def _newest(self, *key: str) -> tuple[str, float] | None:
-        rows = database.read(
+        rows = database.recall(
             self._database,
             "SELECT digest, checked FROM tag WHERE registry = ? AND repository = ? AND tag = ? AND accepts = ?"
             " ORDER BY rowid DESC LIMIT 1",
@@ -112,5 +117,6 @@ class Tags:
             yield f"{registry}/{repository}:{tag}", Digest.parse(digest), bool(public)
 
 
+@cache
 def _text(accepts: frozenset[str]) -> str:
     return ",".join(sorted(accepts))

@@ -24,9 +24,9 @@ from addon.config import wellknown
 from addon.service import default_data
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
 
+    from addon.cache.connection import Connection
     from addon.oci import Digest
 
 _DATA = click.option(
@@ -144,7 +144,7 @@ def _described(store: Store, pinned: Pins, reference: Reference) -> str:
 
 
 @contextmanager
-def _opened(data: Path | None) -> Iterator[tuple[Store, sqlite3.Connection]]:
+def _opened(data: Path | None) -> Iterator[tuple[Store, Connection]]:
     """The cache of a data folder; what is wrong with it ends the command."""
     folder = (data or default_data()) / "cache"
     try:

@@ -94,6 +94,8 @@ def _rule(rule: dict[str, Any]) -> Iterator[str]:
             yield "  the origin is asked there, not at the address of its name"
     if rule["tag-ttl"] != "0s":
         yield f"  tags are believed for {rule['tag-ttl']}"
+    if not rule["prefetch"]:
+        yield "  layers wait until they are asked for"
     if rule["access"] == "open":
         yield "  whoever may use the proxy may read what is cached of it"
     if rule["redirect"] == "public":

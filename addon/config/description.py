@@ -30,6 +30,7 @@ SETTINGS: dict[str, Callable[[Config], object]] = {
     "min-rate": lambda config: written_size(config.downloads.min_rate),
     "keep-filling-from": lambda config: written_share(config.downloads.keep_from),
     "quota-floor": lambda config: config.downloads.quota_floor,
+    "prefetch": lambda config: config.downloads.prefetch,
     "public-ttl": lambda config: written_seconds(config.beliefs.public),
     "private-ttl": lambda config: written_seconds(config.beliefs.private),
     "access-ttl": lambda config: written_seconds(config.beliefs.access),
@@ -73,6 +74,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "origin": _origin(rule),
         "endpoints": [_endpoint(endpoint) for endpoint in (*rule.mirrors, *rule.origins)],
         "tag-ttl": written_seconds(rule.tag_ttl),
+        "prefetch": rule.prefetch,
         "access": "open" if rule.open else "checked",
         "redirect": "public" if rule.redirect else "never",
     }

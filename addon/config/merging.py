@@ -115,7 +115,7 @@ class _Merger:
             raise ConfigError(
                 f"{first.place.below('fallback')}: is false, and there are no mirrors: nothing could answer"
             )
-        ttl = _agreed(said, "tag_ttl", "tag-ttl")
+        ttl, prefetch = _agreed(said, "tag_ttl", "tag-ttl"), _agreed(said, "prefetch", "prefetch")
         rule = Rule(
             first.registry,
             origins,
@@ -124,6 +124,7 @@ class _Merger:
             open=bool(_agreed(said, "open", "access")),
             redirect=self._redirect(said, origins),
             within=first.within,
+            prefetch=self.base.downloads.prefetch if prefetch is None else prefetch,
             place=first.place,
         )
         if not (rule.open or origins) and all(mirror.knows_us for mirror in mirrors):

@@ -6,14 +6,17 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from addon.config import patterns, wellknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+# Answers about rules that are remembered, and characters of names that are worth it.
+_LATELY, _LONG = 2048, 512
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -172,6 +175,7 @@ class Rule:
     redirect: bool = False  # what is public may go over plain http; never where the origin knows the proxy
     within: str = ""
     blocked: bool = False  # nothing is given of it
+    prefetch: bool = True  # whether a manifest that is pulled starts the downloads of its layers
     place: Place = field(default_factory=Place, compare=False)
 
     @property
@@ -225,12 +229,14 @@ class Space:
 class Downloads:
     """`min_rate` in bytes a second, over the stall timeout; `keep_from`: the share (0 to 1) of a blob from which on its
     download goes on when the last client has left; `hedge_origin`: whether an origin, too, may be asked as a rival to
-    a slow mirror; `quota_floor`: requests left of a registry's rate limit below which it is spared."""
+    a slow mirror; `quota_floor`: requests left of a registry's rate limit below which it is spared; `prefetch`: whether
+    a manifest that is pulled starts the downloads of its layers, where a registry's rule does not say otherwise."""
 
     min_rate: int = 10_000
     keep_from: float = 0.25
     hedge_origin: bool = False
     quota_floor: int = 10
+    prefetch: bool = True
 
 
 @dataclass(frozen=True)
@@ -325,6 +331,15 @@ class Config:
 
         With a repository the one for that: the longest pattern's (containers-registries.conf(5), "prefix").
         """
+        # Clients choose the names, and must not fill the memory.
+        found = self._rule_of if len(host) + len(repository) > _LONG else self._rule_lately
+        return found(host, port, repository)
+
+    @cached_property
+    def _rule_lately(self) -> Callable[[str, int, str], Rule | None]:
+        return lru_cache(_LATELY)(self._rule_of)
+
+    def _rule_of(self, host: str, port: int, repository: str) -> Rule | None:
         host = host.lower().rstrip(".")
         names = [f"{host}:{port}"]
         # 80 too: a client that speaks plain http to a registry still means that registry.
@@ -358,7 +373,13 @@ class Config:
     def _plain(self, registry: str) -> Rule:
         """For a registry that nothing in particular is said of."""
         origin = replace(origin_of(registry), tls=self.tls.get(registry, Tls()))
-        return Rule(registry, origins=(origin,), tag_ttl=self.tag_ttl, redirect=self.redirect)
+        return Rule(
+            registry,
+            origins=(origin,),
+            tag_ttl=self.tag_ttl,
+            redirect=self.redirect,
+            prefetch=self.downloads.prefetch,
+        )
 
     def taken_offline(self) -> Config:
         """The same with nothing to connect to."""

@@ -31,6 +31,7 @@ class Draft:
     fallback: bool | None = None
     blocked: bool = False
     tag_ttl: float | None = None  # seconds
+    prefetch: bool | None = None
     offline: bool | None = None
     open: bool | None = None
     redirect: bool | None = None

@@ -61,6 +61,8 @@ class Exchange(ABC):
     async def _ask(self, asked: Request) -> Reply:
         """The engine's answer; when the client leaves meanwhile, what it would have got is closed."""
         answering = asyncio.ensure_future(self._service.engine.answer(asked))
+        if answering.done():
+            return answering.result()  # tasks are eager here
         try:
             return await asyncio.shield(answering)
         except asyncio.CancelledError:

@@ -72,7 +72,8 @@ class Handover:
             context = await self._context(tunnel.host) if tls else None
             door = self._plain_door(connection, guest.address)
             exchange = partial(TunnelExchange, self._service, tunnel, guest.config, door)
-            way = Way(exchange, context, f"for {tunnel.host}")
+            # Clients open connections that they may come to need: the handshake has shown that it is one of those.
+            way = Way(exchange, context, f"for {tunnel.host}", spare=tls)
         except TimeoutError:
             self._reception.too_late(guest.address)
         except AuthorityError as error:

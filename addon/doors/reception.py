@@ -35,11 +35,12 @@ _FAREWELL = 1.0
 @dataclass(frozen=True)
 class Way:
     """How a connection has come: what makes its requests' exchanges, in whose name it is served TLS, if it is, and
-    `told`, for the log, where."""
+    `told`, for the log, where. `spare`: once it is there, it need not ask anything soon."""
 
     exchange: Callable[[web.BaseRequest, Visitor], Exchange]
     context: ssl.SSLContext | None
     told: str
+    spare: bool = False
 
 
 class Reception:
@@ -64,7 +65,9 @@ class Reception:
     async def take_in(self, connection: socket.socket, address: str, way: Way) -> None:
         """Counted at the gate already, it is from now on counted here, TLS included, until it leaves."""
         limits = self._service.config.admission
-        visitor = Visitor(self._server, address, limits, log, lambda: self.too_late(address), self._gone)
+        visitor = Visitor(
+            self._server, address, limits, log, lambda: self.too_late(address), self._gone, spare=way.spare
+        )
         self._visitors[visitor] = way
         self._empty.clear()
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from addon.body import BodyCut, FileSlice, SlicedBody
+from addon.body import BodyCut, SlicedBody
 from addon.doors.visitors import SERVER
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from addon.reply import Reply
 
 _LEFT = "the client has left"
-# Bytes from which on not to copy is worth its while; and those of a mapped file that are written at once.
-_WORTHWHILE, _PIECE = 32 << 10, 256 << 10
+# Bytes from which on it is worth a system call of its own.
+_WORTHWHILE = 32 << 10
 
 
 class Sending:
@@ -61,10 +61,13 @@ class Sending:
         while True:
             with self._visitor.waiting():
                 part = await sliced.at_hand() if sliced else None
-            large = part is not None and part.count >= _WORTHWHILE
-            if sliced and part and large and await self._send_slice(response, sliced, part):
-                continue
-            # If that failed, reading will tell whether it is the cache's fault, and writing whether it is the client's.
+            if sliced and part and part.count >= _WORTHWHILE:
+                count = await self._visitor.send_file(part)
+                sliced.sent(count)
+                self.sent += count
+                if count == part.count:
+                    continue
+                # Reading it will tell whether that is the cache's fault, and writing whether it is the client's.
             with self._visitor.waiting():
                 piece = await body.read()
             if not piece:
@@ -72,36 +75,13 @@ class Sending:
             await response.write(piece)
             self.sent += len(piece)
 
-    async def _send_slice(self, response: web.StreamResponse, body: SlicedBody, part: FileSlice) -> bool:
-        """Without copying it: by the kernel or, in TLS, by OpenSSL from where the kernel has it. Whether all went."""
-        transport = self._request.transport
-        if transport is not None and transport.get_extra_info("sslcontext") is None:
-            count = await self._visitor.send_file(part)
-            self._passed(body, count)
-            return count == part.count
-        try:
-            mapped = part.mapped()
-        except (OSError, ValueError):
-            return False
-        for start in range(0, part.count, _PIECE):
-            piece = FileSlice(part.fd, part.offset + start, min(_PIECE, part.count - start))
-            # Again: the client may have let us wait.
-            if not piece.at_hand:
-                return False
-            await response.write(mapped[start : start + piece.count])
-            self._passed(body, piece.count)
-        return True
-
-    def _passed(self, body: SlicedBody, count: int) -> None:
-        body.sent(count)
-        self.sent += count
-
 
 def _headers(reply: Reply) -> CIMultiDict[str]:
-    # aiohttp sends UTF-8 and nothing else.
-    fields = [
-        (name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for name, value in reply.headers
-    ]
-    headers = CIMultiDict(fields)
+    headers = CIMultiDict([(name, value if value.isascii() else _unicode(value)) for name, value in reply.headers])
     headers.setdefault("Server", SERVER)
     return headers
+
+
+def _unicode(value: str) -> str:
+    # aiohttp sends UTF-8 and nothing else.
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

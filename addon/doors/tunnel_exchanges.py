@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from addon import oci
 from addon.doors.exchanges import Exchange
 from addon.oci import OciError
-from addon.reply import Request
+from addon.reply import OFFLINE_REASON, OFFLINE_STATUS, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,7 +60,8 @@ class TunnelExchange(Exchange):
         if rule is None and self._config and not config.offline:
             rule = self._config.rule(*asked)
         if rule is None:
-            raise OciError(502, "UNAVAILABLE", f"{self._tunnel.host} is no registry here any more: connect anew")
+            status, why = (OFFLINE_STATUS, OFFLINE_REASON) if config.offline else (502, "connect anew")
+            raise OciError(status, "UNAVAILABLE", f"{self._tunnel.host} is no registry here any more: {why}")
         return rule
 
     def _say_continue(self) -> None:

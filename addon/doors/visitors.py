@@ -8,7 +8,6 @@ import os
 import socket
 import struct
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import EMPTY_PAYLOAD
@@ -16,10 +15,11 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import RequestHandler, Response, Server
 
 from addon.doors.guests import Guest
+from addon.loop import TlsTransport
 from addon.oci import OciError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from logging import Logger
 
     from aiohttp import StreamReader
@@ -40,6 +40,19 @@ _TCP_INFO, _AT = struct.Struct("=QQ"), 120
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
+class Waiting:
+    """A `with` block during which somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = False
+
+    def __enter__(self) -> None:
+        self.now = True
+
+    def __exit__(self, *_: object) -> None:
+        self.now = False
+
+
 class Visitor(RequestHandler):
     """`cut` says why the connection was broken off, when it was by us."""
 
@@ -51,8 +64,13 @@ class Visitor(RequestHandler):
         log: Logger,
         late: Callable[[], None],
         left: Callable[[Visitor], None],
+        *,
+        spare: bool,
     ) -> None:
-        """`late` is called when it is hung up on because it keeps us waiting; `left` when it has gone."""
+        """`late` is called when it is hung up on because it keeps us waiting; `left` when it has gone.
+
+        `spare`: it need not ask anything soon.
+        """
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -70,10 +88,11 @@ class Visitor(RequestHandler):
         self._guest = Guest(address, limits.header, self._hang_up)
         self._late = late
         self._left = left
+        self._spare = spare
         self._head = 0  # bytes of the next one that have come
         self._awaited = False
         self._asked = False  # something that is not answered yet
-        self._at_work = False
+        self._waiting = Waiting()
         self._body: StreamReader = EMPTY_PAYLOAD
         self._sending: asyncio.Future[int] | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -83,7 +102,8 @@ class Visitor(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport.get_extra_info("socket")
-        self._await()
+        if not self._spare:
+            self._await()
         self._since = time.monotonic()
         self._watch()
         super().connection_made(transport)
@@ -119,8 +139,10 @@ class Visitor(RequestHandler):
         self._asked = False
 
     async def send_file(self, part: FileSlice) -> int:
-        """Has the kernel send it over plain TCP. Bytes sent: all of them, unless something failed."""
-        if self.transport is None:
+        """Without more copies than it takes. Bytes sent: all of them, unless something failed."""
+        if isinstance(self.transport, TlsTransport):
+            return await self._write_file(self.transport, part)
+        if self.transport is None or self.transport.get_extra_info("sslcontext"):
             return 0
         os.lseek(part.fd, part.offset, os.SEEK_SET)
         with io.FileIO(part.fd, closefd=False) as file:
@@ -139,14 +161,18 @@ class Visitor(RequestHandler):
             finally:
                 self._sending = None
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    async def _write_file(self, transport: TlsTransport, part: FileSlice) -> int:
+        written = 0
+        while count := transport.write_file(part.fd, part.offset + written, part.count - written):
+            written += count
+            # Else a client that takes all as quickly as we send it would keep the others waiting.
+            await asyncio.sleep(0)
+            await self._drain_helper()
+        return written
+
+    def waiting(self) -> Waiting:
         """Meanwhile it waits for us, and not we for it."""
-        self._at_work = True
-        try:
-            yield
-        finally:
-            self._at_work = False
+        return self._waiting
 
     def abort(self, why: str, *, reset: bool = False) -> None:
         """Ends the connection at once. `reset`: what has no length of its own must not look complete by that."""
@@ -187,7 +213,7 @@ class Visitor(RequestHandler):
 
     def _watch(self) -> None:
         moved, now = self._bytes_moved(), time.monotonic()
-        if moved != self._moved or self._at_work:
+        if moved != self._moved or self._waiting.now:
             self._moved, self._since = moved, now
         elif now - self._since >= self._limits.idle:
             self.abort("the client has stopped reading (idle-timeout)")

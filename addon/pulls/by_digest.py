@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -64,13 +65,18 @@ class ByDigest:
     async def close(self) -> None:
         await self._admissions.close()
 
-    async def answer(self, pull: Pull, *, spare: bool = False) -> Reply:
-        """The content, or what a HEAD asks of it. Raises NotFound; with `spare` rather than use up a rate limit."""
+    async def answer(self, pull: Pull, *, spare: bool = False, ahead: bool = False) -> Reply:
+        """The content, or what a HEAD asks of it. Raises NotFound; with `spare` rather than use up a rate limit.
+
+        `ahead`: no client has asked for it yet.
+        """
         fill = self._fills.running(pull.digest)
-        held = fill is not None or self._contents.size(pull.digest) is not None
-        # What it finds for the same reader, it finds for this one.
-        ours = fill is not None and fill.asker == pull.asker
         try:
+            if fill is None and self._access.admitted(pull) and (found := await self._stored(pull)):
+                return found
+            held = fill is not None or self._contents.size(pull.digest) is not None
+            # What it finds for the same reader, it finds for this one.
+            ours = fill is not None and fill.asker == pull.asker
             if not ours and (held or pull.is_head or not self._access.shown_by_content(pull)):
                 response = await self._admit(pull)
                 if response and pull.is_head and not held:
@@ -81,7 +87,7 @@ class ByDigest:
                 return found
             if self._fills.running(pull.digest) is None and (pull.is_head or not self._fills.possible):
                 return await self._past_the_store(pull)
-            fill = await self._fill(pull, spare)
+            fill = await self._fill(pull, spare, ahead)
             # Another worker may have begun it, for another repository or reader.
             await self._admit(pull)
             return await self._filling(pull, fill)
@@ -118,9 +124,11 @@ class ByDigest:
             self._patience.answered(pull.rule.registry)
         return response
 
-    async def _fill(self, pull: Pull, spare: bool) -> Fill:
+    async def _fill(self, pull: Pull, spare: bool, ahead: bool) -> Fill:
         """The running fill, or a new one, as soon as an endpoint has begun to send. Raises NotFound or OSError."""
         fill = self._fills.running(pull.digest)
+        if fill and not ahead:
+            fill.ahead = False
         if fill and (fill.asker != pull.asker or (fill.sparing and not spare)):
             try:
                 await fill.opened()
@@ -128,11 +136,11 @@ class ByDigest:
                 # What could not be opened for another repository or reader, or without asking everybody, says nothing
                 # of this one.
                 fill = self._fills.running(pull.digest)
-        fill = fill or self._start_fill(pull, spare)
+        fill = fill or self._start_fill(pull, spare, ahead)
         await fill.opened()
         return fill
 
-    def _start_fill(self, pull: Pull, spare: bool) -> Fill:
+    def _start_fill(self, pull: Pull, spare: bool, ahead: bool) -> Fill:
         def new_search() -> Search:
             return self._search(pull, "GET", spare=spare)
 
@@ -142,29 +150,30 @@ class ByDigest:
                 self._index.note()
 
         fill = self._fills.start(pull.digest, pull.asker, new_search, filled)
-        fill.sparing = spare
+        fill.sparing, fill.ahead = spare, ahead
         return fill
 
     async def _stored(self, pull: Pull) -> Reply | None:
+        """Raises OSError where what is here cannot be opened."""
         digest = pull.digest
         if isinstance(pull.asked, Manifest):
             return self.manifest(pull.request, digest, Served("hit"))
-        size = self._contents.size(digest)
+        opened: list[int] = []
+        if pull.is_head:
+            size = self._contents.size(digest)
+        else:
+            try:
+                opened.append(self._contents.open(digest))
+            except FileNotFoundError:
+                return None
+            size = os.fstat(opened[0]).st_size
         if size is None:
             return None
-        if sent_away := self._redirects.reply(pull, size):
-            return sent_away
-
-        opened = 0
 
         async def body(start: int, end: int | None) -> Body:
-            nonlocal opened
-            opened += 1
             try:
-                return SparedBody(FileBody(self._contents.open(digest), start, end), past)
+                return SparedBody(FileBody(opened.pop() if opened else self._contents.open(digest), start, end), past)
             except OSError:
-                if opened == 1:
-                    raise
                 # Of several ranges, later ones are opened later, when others have been sent.
                 return await past(start, end)
 
@@ -173,20 +182,22 @@ class ByDigest:
             return await self._slice(pull, start, end)
 
         try:
+            if sent_on := self._redirects.reply(pull, size):
+                return sent_on
             return await reply.content(pull.request, digest, size, _BLOB_TYPE, Served("hit"), body)
-        except FileNotFoundError:
-            return None  # evicted just now
+        finally:
+            for fd in opened:
+                os.close(fd)
 
     def manifest(
         self, request: Request, digest: Digest, served: Served, accepts: frozenset[str] | None = None
     ) -> Reply | None:
         """A manifest from the store, when it is there, is one, and is of a type that `accepts` admits."""
-        content = self._contents.read(digest, oci.MAX_MANIFEST)
-        media_type = oci.media_type(content) if content is not None else None
-        if content is None or media_type is None or (accepts is not None and media_type not in accepts):
+        kept = self._contents.manifest(digest)
+        if kept is None or (accepts is not None and kept.media_type not in accepts):
             return None
-        headers = reply.describing(digest, len(content), media_type)
-        return reply.ours(200, headers, b"" if request.method == "HEAD" else content, served, request)
+        headers = reply.describing(digest, len(kept.content), kept.media_type)
+        return reply.ours(200, headers, b"" if request.method == "HEAD" else kept.content, served, request)
 
     async def _filling(self, pull: Pull, fill: Fill) -> Reply:
         if fill.verified and (found := await self._stored(pull)):

@@ -55,6 +55,7 @@ class Fill:
         self.digest = digest
         self.asker = asker
         self.sparing = False  # whether it is asked for only where no rate limit is used up by that
+        self.ahead = False  # whether no client has asked for it yet
         self.source = ""  # the endpoint's name
         self.size: int | None = None
         self.media_type: str | None = None

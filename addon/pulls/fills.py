@@ -49,6 +49,16 @@ class Fills:
         return None if fill is None or fill.failed else fill
 
     @property
+    def count(self) -> int:
+        """How many run."""
+        return len(self._tasks)
+
+    async def ended(self, fill: Fill) -> None:
+        """Waits until the content is in the store, or will not come."""
+        if task := self._tasks.get(fill):
+            await asyncio.wait({task})
+
+    @property
     def possible(self) -> bool:
         """Whether the cache could be written lately: a full disk must not cost every request a try."""
         return time.monotonic() >= self._rested
@@ -78,7 +88,7 @@ class Fills:
                         "%s cannot be written: %s; serving past it", self._store.folder, fill.trouble.strerror
                     )
                     self._rested = time.monotonic() + _REST
-                case Outcome.LIED if tries > 1 and not self.running(digest):
+                case Outcome.LIED if tries > 1 and not (fill.ahead or self.running(digest)):
                     # Whoever lied is asked last now.
                     self._start(digest, asker, new_search, filled, tries - 1)
 
@@ -95,8 +105,17 @@ class Fills:
         keep_from = self._current.config.downloads.keep_from
         if fill in self._tasks and not (fill.readers or fill.verified or fill.failed or fill.share >= keep_from):
             log.info("%s: the last client has left; what has come is kept", fill.digest)
-            fill.give_up()
-            self._tasks[fill].cancel()
+            self._give_up(fill)
+
+    def drop(self, digest: Digest) -> None:
+        """Ends a fill that no client has asked for yet, however much of it is in; what has come is kept."""
+        fill = self.running(digest)
+        if fill and fill.ahead and not fill.verified:
+            self._give_up(fill)
+
+    def _give_up(self, fill: Fill) -> None:
+        fill.give_up()
+        self._tasks[fill].cancel()
 
     async def close(self) -> None:
         """Ends what is not complete; what is goes to the disk first."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from addon import loops
-from addon.oci import Digest, Manifest
+from addon.oci import Blob, Digest, Manifest
 
 if TYPE_CHECKING:
     from addon.config.model import Rule
-    from addon.oci import Blob
     from addon.reply import Request
     from addon.upstream.reader import Reader
 
@@ -54,3 +53,10 @@ class Pull:
     def by(self, digest: Digest) -> Pull:
         """The same for the manifest that a tag points at."""
         return Pull(self.request, Manifest(self.repository, digest), self.reader)
+
+    def of_blob(self, digest: Digest) -> Pull:
+        """The same reader's own GET of a blob of the repository."""
+        via = tuple((name, value) for name, value in self.request.headers if name.lower() == "via")
+        target = f"/v2/{self.repository}/blobs/{digest}"
+        request = replace(self.request, method="GET", target=target, headers=via, body=None)
+        return Pull(request, Blob(self.repository, digest), self.reader)

@@ -235,8 +235,6 @@ def test_offline(origin: FakeRegistry, start: Start) -> None:
 def test_a_warm_blob_leaves_by_sendfile(origin: FakeRegistry, start: Start, by_kernel: list[int]) -> None:
     mirror = start({QUAY: origin})
     path = put(origin, LARGE)
-    assert mirror.get(path).body == LARGE
-    assert by_kernel == []
     warm(mirror, path)
     by_kernel.clear()
     assert mirror.get(path).body == LARGE
@@ -266,7 +264,8 @@ def test_ranges(origin: FakeRegistry, start: Start, by_kernel: list[int]) -> Non
         answer = mirror.get(path, {"Range": asked})
         assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes {start_}-{end - 1}/{size}")
         assert answer.body == LARGE[start_:end]
-        until_sent(by_kernel, end - start_)
+        # What is small goes with the head of the answer.
+        until_sent(by_kernel, end - start_ if end - start_ > 1 << 15 else 0)
         by_kernel.clear()
     answer = mirror.get(path, {"Range": f"bytes={size}-"})
     assert (answer.status, answer.headers["Content-Range"], answer.body) == (416, f"bytes */{size}", b"")

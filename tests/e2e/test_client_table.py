@@ -104,7 +104,7 @@ def private(trial: Trial) -> None:
     """With a login at a token server, from the registry and then from the cache, which others get nothing of."""
     name = f"{LOGIN.host}/team/{trial.name}:1.0"
     trial.client.login(LOGIN)
-    for cache in "miss", "hit":
+    for cache in "hit|miss", "hit":
         trial.pulls(name, trial.own.secret, cache)
     since = len(trial.shared.proxy.log)
     anonymous = type(trial.client)(trial.shared.machine, "anonymous")

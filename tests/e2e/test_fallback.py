@@ -40,7 +40,9 @@ def assert_pulled_from_second(start_proxy: Serve, builder: Builder, config: str,
     assert pulled.digest == app.manifest.digest
     assert pulled.blobs() == {blob.digest: blob.size for blob in app.blobs}
     answered = proxy.wait_answered(1 + len(app.blobs))
-    assert {(each.cache, each.endpoint) for each in answered} == {("miss", second)}
+    # Blobs may have been here before they were asked for.
+    assert {each.cache for each in answered if each.kind == "manifest"} == {"miss"}
+    assert {each.endpoint for each in answered if each.cache == "miss"} == {second}
 
 
 @pytest.mark.parametrize(

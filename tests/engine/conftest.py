@@ -71,8 +71,10 @@ class Setup:
 
         `options` are Proxy's, `tuned` (changes the configuration as read) and keys of the registry's table.
         """
-        ours = ("clock", "grace", "space", "tuned", "key", "parents")
+        ours = ("clock", "grace", "space", "tuned", "key", "parents", "waits")
         own = {name: options.pop(name) for name in ours if name in options}
+        # Tests count what upstream is asked; those about prefetching say so.
+        settings = {"prefetch": False, **(settings or {})}
         text = "\n".join((configuration(self._authority, origin, mirrors, settings=settings, **options), *more))
         return self.start(text, **own)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from multidict import CIMultiDict
 from support.config import toml
+from support.costs import counted
 from support.images import sha256
 from support.registry import FakeRegistry
 
@@ -33,6 +34,7 @@ from addon.loops import Via
 from addon.oci import Digest
 from addon.pulls.access import Access
 from addon.pulls.fills import Fills
+from addon.pulls.prefetch import Prefetch
 from addon.reply import Reply, Request, Served
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
@@ -40,10 +42,12 @@ from addon.upstream.client import Upstream
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from support.certificates import Authority
     from support.config import Table
+    from support.costs import Costs
 
     from addon.config.model import Config, Space
     from addon.parent import Parents
@@ -85,7 +89,10 @@ class Got:
 
 
 class Proxy:
-    """An engine with a data folder. Ask it what a client would. Its janitor works when a test says so."""
+    """An engine with a data folder. Ask it what a client would. Its janitor works when a test says so.
+
+    `waits`: the clock by which it waits for clients to ask for what it prefetches.
+    """
 
     def __init__(
         self,
@@ -96,6 +103,7 @@ class Proxy:
         space: Space | None = None,
         key: bytes = b"tests",
         parents: Parents | None = None,
+        waits: Callable[[], float] = time.monotonic,
     ) -> None:
         self.current = current = Current(config)
         self.cache = data / "cache"
@@ -113,9 +121,20 @@ class Proxy:
         self._fills = Fills(store, current, self.janitor.write_failed, grace)
         via = Via(fingerprints)
         upstream = Upstream(current, via, parents)
+        prefetch = Prefetch(contents, self._fills, current, waits, look=0.01)
         self.tickets = Tickets(fingerprints, clock)
         self.engine = Engine(
-            store, contents, tags, links, self.access, self._fills, upstream, current, via, self.tickets
+            store,
+            contents,
+            tags,
+            links,
+            self.access,
+            self._fills,
+            prefetch,
+            upstream,
+            current,
+            via,
+            self.tickets,
         )
 
     @property
@@ -169,6 +188,15 @@ class Proxy:
     def make_database_read_only(self) -> None:
         """For a file system that has become so; a real one would also stop root, but not in a test."""
         self._database.execute("PRAGMA query_only = ON")
+
+    async def settled(self, digest: str) -> None:
+        """Until it is old enough to be kept in memory: longer ago than a tick of the kernel's clock."""
+        written = (self.cache / "blobs" / digest.replace(":", "/")).stat().st_ctime
+        await asyncio.sleep(max(0.0, written + 0.1 - time.time()))
+
+    def counted(self) -> AbstractContextManager[Costs]:
+        """Counts what is done meanwhile, what is asked of the database included."""
+        return counted(self._database)
 
     def cached(self) -> set[str]:
         """Digests in the store."""

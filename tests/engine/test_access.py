@@ -430,7 +430,7 @@ def logging_in(setup: Setup, folder: Path, origin: FakeRegistry, *mirrors: FakeR
     tables: dict[str, dict[str, Any]] = {each.endpoint: {"http": False, "ca": [setup.ca_file]} for each in mirrors}
     tables[REGISTRY] = {"mirrors": list(tables), "server": origin.url, "ca": [setup.ca_file]}
     tables[at]["auth"] = {"username": "proxy", "password-file": secret, **auth}
-    return setup.start(toml(tables))
+    return setup.start(toml(tables, {"prefetch": False}))
 
 
 async def test_what_a_mirror_gives_the_proxy_alone_is_not_for_everybody(

@@ -81,12 +81,12 @@ class Own:
         # Open: what such a mirror gives shows nothing of what others may read.
         tables[REGISTRY] = {"mirrors": list(tables), "fallback": False, "access": "open"}
         tables[mirror.endpoint]["auth"] = auth
-        return self._setup.start(toml(tables | self._leads_to(mirror, *others, at=leads_to)))
+        return self._setup.start(toml(tables | self._leads_to(mirror, *others, at=leads_to), {"prefetch": False}))
 
     def proxy_of(self, origin: FakeRegistry, auth: dict[str, Any]) -> Proxy:
         """A proxy with an origin alone, which has a credential."""
         tables = {REGISTRY: {"server": origin.url, "ca": [self._ca], "auth": auth}}
-        return self._setup.start(toml(tables | self._leads_to(origin)))
+        return self._setup.start(toml(tables | self._leads_to(origin), {"prefetch": False}))
 
     def _leads_to(self, *registries: FakeRegistry, at: Sequence[str] = ()) -> dict[str, Any]:
         """Names their CDNs, and where else they lead, without tables of their own."""

@@ -93,7 +93,8 @@ async def test_plain_http_goes_through_it(setup: Setup, parent: ParentProxy, ima
 
 def plain(mirror: FakeRegistry) -> str:
     """A configuration with that mirror alone, over plain http."""
-    return toml({REGISTRY: {"mirrors": [mirror.endpoint], "fallback": False}, mirror.endpoint: {"http": True}})
+    rule = {"mirrors": [mirror.endpoint], "fallback": False}
+    return toml({REGISTRY: rule, mirror.endpoint: {"http": True}}, {"prefetch": False})
 
 
 async def test_what_no_proxy_names_is_reached_past_it(

@@ -48,7 +48,7 @@ class Site:
         self.conf.write_text(conf)
         trust = {each.endpoint: {"http": False, "ca": [self.setup.ca_file]} for each in trusted}
         own = self.folder / "own.toml"
-        own.write_text(toml({**trust, **(tables or {})}, {"hedge-delay": "0s"}))
+        own.write_text(toml({**trust, **(tables or {})}, {"hedge-delay": "0s", "prefetch": False}))
         return self.setup.start("", tuned=lambda _: load([self.conf, own]))
 
 

@@ -22,9 +22,9 @@ from addon.cli import main
 from addon.oci import MANIFEST_TYPES, Digest
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from support.images import Image
+
+    from addon.cache.connection import Connection
 
 ALPINE = "docker.io/library/alpine:3.20"
 
@@ -46,7 +46,7 @@ class Data:
                 "docker.io", "library/alpine", "3.20", frozenset(MANIFEST_TYPES), Digest.parse(image.manifest.digest)
             )
 
-    def open(self) -> sqlite3.Connection:
+    def open(self) -> Connection:
         return database.connect(self.store.folder / "mirrortap.sqlite")
 
     def path(self, digest: str) -> Path:

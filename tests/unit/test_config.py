@@ -326,8 +326,24 @@ def test_timeouts(read: Read) -> None:
 
 
 def test_downloads(read: Read) -> None:
-    own = {"min-rate": "1MB", "keep-filling-from": "50%", "hedge-origin": True, "quota-floor": 0}
-    assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0)
+    own = {"min-rate": "1MB", "keep-filling-from": "50%", "hedge-origin": True, "quota-floor": 0, "prefetch": False}
+    assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0, False)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_registry_may_be_prefetched_or_not_unlike_others(read: Read, everywhere: bool) -> None:
+    config = read(toml({"ghcr.io": {}, "quay.io": {"prefetch": not everywhere}}, {"prefetch": everywhere}))
+    prefetched = {
+        host: rule.prefetch
+        for host in ("docker.io", "gcr.io", "ghcr.io", "quay.io")
+        if (rule := config.rule(host, 443))
+    }
+    assert prefetched == {
+        "docker.io": everywhere,
+        "gcr.io": everywhere,
+        "ghcr.io": everywhere,
+        "quay.io": not everywhere,
+    }
 
 
 def test_lives(read: Read) -> None:
@@ -1018,6 +1034,7 @@ registry_keys: dict[str, st.SearchStrategy[Any]] = {
     "server": words,
     "fallback": st.booleans(),
     "tag-ttl": durations,
+    "prefetch": st.booleans(),
     "mode": st.sampled_from(["online", "offline"]),
     "redirect": st.sampled_from(["never", "public"]),
 }
@@ -1030,6 +1047,7 @@ own_keys: dict[str, st.SearchStrategy[Any]] = {
     "min-rate": amounts,
     "keep-filling-from": amounts,
     "quota-floor": st.integers(),
+    "prefetch": st.booleans(),
     "offline": st.booleans(),
 }
 
@@ -1083,3 +1101,12 @@ def test_any_text_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPat
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_text(text)
     outcome(file)
+
+
+def test_a_rule_is_found_once_and_none_for_names_that_only_fill_the_memory() -> None:
+    config = Config({})
+    assert config.rule("quay.io", 443, "a/b") is config.rule("quay.io", 443, "a/b")
+    long = "a/" * 300 + "b"
+    assert config.rule("quay.io", 443, long) == config.rule("quay.io", 443, long)
+    assert config.rule("quay.io", 443, long) is not config.rule("quay.io", 443, long)
+    assert config.rule("nobody.example", 443, "a/b") is None

@@ -15,11 +15,12 @@ from addon.cache.store import Store
 from addon.oci import Digest
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
     from pathlib import Path
 
-CONTENT = b"a layer" * 1000
+    from addon.cache.connection import Connection
+
+CONTENT = b'{"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [] }' + b" " * 1000
 DIGEST = Digest.of(CONTENT)
 SIZE = len(CONTENT)
 
@@ -35,13 +36,13 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def connection(store: Store) -> Iterator[sqlite3.Connection]:
+def connection(store: Store) -> Iterator[Connection]:
     with closing(database.connect(store.folder / "mirrortap.sqlite")) as connection:
         yield connection
 
 
 @pytest.fixture
-def contents(store: Store, connection: sqlite3.Connection, clock: Clock) -> Contents:
+def contents(store: Store, connection: Connection, clock: Clock) -> Contents:
     return Contents(store, connection, clock)
 
 
@@ -52,7 +53,7 @@ def put(store: Store, contents: Contents, content: bytes = CONTENT) -> Digest:
     return digest
 
 
-def rows(connection: sqlite3.Connection) -> dict[str, tuple[int, float, float]]:
+def rows(connection: Connection) -> dict[str, tuple[int, float, float]]:
     found = connection.execute("SELECT digest, size, used, checked FROM content").fetchall()
     return {digest: (size, used, checked) for digest, size, used, checked in found}
 
@@ -70,21 +71,25 @@ def can_open(contents: Contents, digest: Digest = DIGEST) -> bool:
     return True
 
 
+def read(contents: Contents) -> bytes | None:
+    kept = contents.manifest(DIGEST)
+    return kept.content if kept else None
+
+
 # --- reading ---
 
 
-def test_what_is_stored_is_known(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
+def test_what_is_stored_is_known(store: Store, contents: Contents, connection: Connection) -> None:
     grown: list[int] = []
     contents.grew = grown.append
     assert contents.size(DIGEST) is None
-    assert contents.read(DIGEST, SIZE) is None
+    assert contents.manifest(DIGEST) is None
     assert not can_open(contents)
     put(store, contents)
     assert grown == [SIZE]
     assert rows(connection) == {str(DIGEST): (SIZE, 1_000_000.0, 1_000_000.0)}
     assert contents.size(DIGEST) == SIZE
-    assert contents.read(DIGEST, SIZE) == CONTENT
-    assert contents.read(DIGEST, SIZE - 1) is None
+    assert read(contents) == CONTENT
     fd = contents.open(DIGEST)
     assert os.pread(fd, SIZE + 1, 0) == CONTENT
     os.close(fd)
@@ -103,7 +108,7 @@ def test_what_is_open_is_not_evicted(store: Store, contents: Contents) -> None:
 def test_a_file_of_another_size_is_removed(
     store: Store,
     contents: Contents,
-    connection: sqlite3.Connection,
+    connection: Connection,
     damage: bytes,
     look: str,
     caplog: pytest.LogCaptureFixture,
@@ -134,12 +139,12 @@ def test_a_manifest_with_other_bytes_is_removed(
 ) -> None:
     put(store, contents)
     store.path(DIGEST).write_bytes(CONTENT[::-1])
-    assert contents.read(DIGEST, SIZE) is None
+    assert contents.manifest(DIGEST) is None
     assert not store.path(DIGEST).exists()
     assert str(store.path(DIGEST)) in caplog.text
 
 
-def test_what_is_not_known_is_taken_in(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
+def test_what_is_not_known_is_taken_in(store: Store, contents: Contents, connection: Connection) -> None:
     """As after a crash between storing it and noting it down."""
     store.add(DIGEST, CONTENT)
     assert can_open(contents)
@@ -160,12 +165,12 @@ def test_damage_that_cannot_be_removed_is_not_served(
 
 
 def test_an_unusable_database_is_no_obstacle(
-    store: Store, contents: Contents, connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+    store: Store, contents: Contents, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection.execute("DROP TABLE content")
     put(store, contents)
     assert contents.size(DIGEST) == SIZE
-    assert contents.read(DIGEST, SIZE) == CONTENT
+    assert read(contents) == CONTENT
     assert can_open(contents)
     contents.flush()
     contents.checked(DIGEST)
@@ -180,12 +185,10 @@ def test_an_unusable_database_is_no_obstacle(
 # --- use ---
 
 
-def test_use_is_written_in_batches(
-    store: Store, contents: Contents, connection: sqlite3.Connection, clock: Clock
-) -> None:
+def test_use_is_written_in_batches(store: Store, contents: Contents, connection: Connection, clock: Clock) -> None:
     one, two, three = (put(store, contents, name) for name in (b"one", b"two", b"three"))
     clock.now += 10
-    contents.read(two, 100)
+    can_open(contents, two)
     clock.now += 1
     can_open(contents, one)
     contents.size(three)
@@ -239,7 +242,7 @@ def test_what_was_not_checked_for_longest(store: Store, contents: Contents, cloc
     assert contents.unchecked(1) == one
 
 
-def test_right_bytes_have_the_right_size(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
+def test_right_bytes_have_the_right_size(store: Store, contents: Contents, connection: Connection) -> None:
     """Where it was taken in when it was short, and downloaded anew by somebody who could not note that down."""
     store.add(DIGEST, CONTENT)
     contents.checked(DIGEST)
@@ -250,7 +253,7 @@ def test_right_bytes_have_the_right_size(store: Store, contents: Contents, conne
     assert len(rows(connection)) == 1
 
 
-def test_found_damage_forgets_the_size(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
+def test_found_damage_forgets_the_size(store: Store, contents: Contents, connection: Connection) -> None:
     store.add(DIGEST, CONTENT)
     store.path(DIGEST).write_bytes(b"short from the beginning")
     assert contents.size(DIGEST) == 24
@@ -263,7 +266,7 @@ def test_found_damage_forgets_the_size(store: Store, contents: Contents, connect
 
 
 def test_table_and_files_are_brought_in_line(
-    store: Store, contents: Contents, connection: sqlite3.Connection, clock: Clock
+    store: Store, contents: Contents, connection: Connection, clock: Clock
 ) -> None:
     known, gone = put(store, contents, b"known"), put(store, contents, b"gone")
     store.remove(gone)
@@ -287,9 +290,7 @@ def test_a_known_size_is_not_taken_from_a_damaged_file(store: Store, contents: C
     assert contents.size(DIGEST) is None
 
 
-def test_a_clock_that_was_set_back(
-    store: Store, contents: Contents, connection: sqlite3.Connection, clock: Clock
-) -> None:
+def test_a_clock_that_was_set_back(store: Store, contents: Contents, connection: Connection, clock: Clock) -> None:
     """What was used and checked before must not seem newer than all that comes."""
     put(store, contents)
     clock.now -= 500_000
@@ -297,7 +298,7 @@ def test_a_clock_that_was_set_back(
     assert rows(connection)[str(DIGEST)] == (SIZE, 500_000.0, 500_000.0)
 
 
-def test_rows_that_nobody_wrote_are_forgotten(store: Store, contents: Contents, connection: sqlite3.Connection) -> None:
+def test_rows_that_nobody_wrote_are_forgotten(store: Store, contents: Contents, connection: Connection) -> None:
     connection.execute("INSERT INTO content VALUES ('no digest', 1, 1, 1)")
     reconcile(store, contents)
     assert rows(connection) == {}
@@ -310,7 +311,7 @@ def test_a_folder_that_cannot_be_listed(store: Store, contents: Contents) -> Non
 
 
 def test_what_was_downloaded_anew_meanwhile_is_not_forgotten(
-    store: Store, contents: Contents, connection: sqlite3.Connection, clock: Clock
+    store: Store, contents: Contents, connection: Connection, clock: Clock
 ) -> None:
     """By another process, between the removal of the file and the note of it."""
     put(store, contents)
@@ -328,7 +329,7 @@ def test_what_was_downloaded_anew_meanwhile_is_not_forgotten(
     # Of what is gone, it is of no matter that somebody has used it.
     (entry,) = contents.by_use()
     clock.now += 1
-    contents.read(DIGEST, SIZE)
+    contents.manifest(DIGEST)
     contents.flush()
     contents.evicted([entry])
     assert rows(connection) == {}

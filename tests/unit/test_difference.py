@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "min-rate": "1kB",
     "keep-filling-from": "30%",
     "quota-floor": 11,
+    "prefetch": False,
     "public-ttl": "2h",
     "private-ttl": "6m",
     "access-ttl": "6m",

@@ -122,7 +122,7 @@ async def test_what_was_used_longest_ago_goes(cache: Cache, caplog: pytest.LogCa
     caplog.set_level("INFO")
     one, two, three, four = (cache.add(name) for name in "1234")
     os.close(cache.contents.open(one))
-    cache.contents.read(two, KB)
+    os.close(cache.contents.open(two))
     await cache.janitor(3 * KB).make_room()
     assert cache.here(one, two, three, four) == [True, True, False, False], "95 % of the limit are two files"
     assert cache.known() == {str(one), str(two)}
@@ -429,7 +429,7 @@ async def test_use_is_written_down_at_the_end(cache: Cache) -> None:
     one, two = cache.add("1"), cache.add("2")
     working = cache.janitor()
     working.start()
-    cache.contents.read(one, KB)
+    os.close(cache.contents.open(one))
     await working.close()
     assert [entry.digest for entry in cache.contents.by_use()] == [two, one]
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -100,3 +105,48 @@ def test_a_size_is_right_to_two_digits(count: int) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert journal.duration(seconds) == text
+
+
+PROGRAM = """
+import logging, sys
+from addon import journal
+journal.to_stderr("first ")
+journal.to_stderr(sys.argv[1])
+log = logging.getLogger("mirrortap")
+log.info("%s", "a line of %s")
+log.debug("not told")
+logging.getLogger("mitmproxy.proxy").warning("not told")
+logging.getLogger("mitmproxy.proxy").error("of mitmproxy")
+try:
+    raise ValueError("a reason")
+except ValueError:
+    log.exception("%s", "a fault")
+log.warning("%d", "no number")
+log.info("on it goes")
+"""
+
+
+def test_each_line_is_told_once_with_its_time() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "worker 1 "], capture_output=True, text=True, check=True, timeout=60
+    )
+    stamped = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d worker 1 (.*)$", done.stderr, re.MULTILINE)
+    assert stamped == ["a line of %s", "of mitmproxy", "a fault", "on it goes"]
+    assert "\nValueError: a reason\n" in done.stderr
+    # A fault of ours in a line is told as well, and is the end of nothing.
+    assert "--- Logging error ---" in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_time_of_a_line_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    lines = journal.Lines("")
+    record = logging.makeLogRecord({"msg": "x"})
+    told = []
+    for created in (86400.0, 86400.9, 86401.0, 86400.5):
+        record.created = created
+        told.append(lines.format(record))
+    monkeypatch.undo()
+    time.tzset()
+    assert told == [f"1970-01-02 00:00:0{second} x" for second in (0, 0, 1, 0)]

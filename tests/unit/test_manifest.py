@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.images import make_image, make_index
 
-from addon.cache.manifest import Children, children, reach
+from addon.cache.manifest import Children, Parts, children, parts, reach
 from addon.cache.store import Store
 from addon.oci import Digest
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 A, B, C = (Digest.of(name) for name in (b"a", b"b", b"c"))
+
+
+_KEYS = ["config", "layers", "manifests", "subject", "digest", "urls", "size", "fsLayers"]
 
 
 def described(*digests: Any) -> list[dict[str, Any]]:
@@ -41,6 +44,47 @@ def test_what_a_manifest_refers_to(document: dict[str, Any], expected: Children)
 
 
 @pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"config": described(A)[0], "layers": described(B, C)}, Parts((A,), (B, C))),
+        ({"layers": described(C, B, C)}, Parts((), (C, B))),
+        ({"config": described(A)[0], "layers": described(B, A)}, Parts((A,), (B, A))),
+        # A layer that is to be had elsewhere is not asked for here.
+        ({"layers": [{**described(A)[0], "urls": ["https://a.test/a"]}, *described(B)]}, Parts((), (B,))),
+        ({"config": described(A)[0], "layers": described("md5:abc", B)}, Parts((A,), (B,))),
+        ({"config": described(A)[0], "layers": described(B), "subject": described(C)[0]}, Parts()),
+        ({"config": described(A)[0], "layers": [], "annotations": {}}, Parts()),
+        ({"manifests": described(A), "layers": described(B)}, Parts()),
+        ({"fsLayers": [{"blobSum": str(A)}]}, Parts()),
+    ],
+)
+def test_what_a_client_wants_after_a_manifest(document: dict[str, Any], expected: Parts) -> None:
+    assert parts(json.dumps(document).encode(), 128) == expected
+
+
+def test_of_ten_thousand_layers_only_the_first() -> None:
+    layers = [Digest.of(b"%d" % number) for number in range(10_000)]
+    found = parts(json.dumps({"config": described(A)[0], "layers": described(*layers)}).encode(), 128)
+    assert found == Parts((A,), tuple(layers[:127]))
+    assert len(found.blobs) == 128
+
+
+_rubbish = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.sampled_from([str(A), str(B), "md5:abc"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), _rubbish), st.integers(1, 3))
+def test_whatever_is_written_in_a_manifest_each_blob_is_wanted_once(document: dict[str, Any], most: int) -> None:
+    found = parts(json.dumps(document).encode(), most)
+    assert len(found.blobs) == len(set(found.blobs)) <= most
+    assert set(found.blobs) <= {A, B}
+    assert not found.blobs or "subject" not in document
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",
@@ -58,6 +102,7 @@ def test_what_a_manifest_refers_to(document: dict[str, Any], expected: Children)
 )
 def test_what_is_no_manifest_refers_to_nothing(content: bytes) -> None:
     assert children(content) == Children()
+    assert parts(content, 128) == Parts()
 
 
 JSON = st.recursive(

@@ -79,6 +79,7 @@ class RegistryTable(Table):
     fallback: bool | None = None
     blocked: bool = False
     tag_ttl: Duration | None = None
+    prefetch: bool | None = None
     mode: Literal["online", "offline"] | None = None
     access: Literal["open", "checked"] | None = None
     redirect: Redirect | None = None
@@ -100,6 +101,7 @@ class MirrortapTable(Table):
     min_rate: Bytes = Downloads.min_rate
     keep_filling_from: Share = Downloads.keep_from
     quota_floor: Annotated[int, Field(ge=0)] = Downloads.quota_floor
+    prefetch: bool = Downloads.prefetch
     public_ttl: Duration = Beliefs.public
     private_ttl: Duration = Beliefs.private
     access_ttl: Duration = Beliefs.access
