@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from addon.cache.spool import Spool
+
 if TYPE_CHECKING:
+    from collections.abc import Buffer
     from pathlib import Path
 
     from addon.oci import Digest
@@ -118,7 +121,7 @@ class Partial:
             self._hash.update(data)
             self.written += len(data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Raises OSError; `written` says how far it came."""
         view = memoryview(data)
         while view:
@@ -130,6 +133,10 @@ class Partial:
     def hash(self) -> hashlib._Hash:
         """The state after `written` bytes."""
         return self._hash.copy()
+
+    def spool(self) -> Spool:
+        """For what comes ahead of its turn. Raises OSError."""
+        return Spool(self._path.parent)
 
     def verify(self) -> None:
         """Raises DigestMismatch when the content is not what it should be."""

@@ -31,6 +31,8 @@ SETTINGS: dict[str, Callable[[Config], object]] = {
     "keep-filling-from": lambda config: written_share(config.downloads.keep_from),
     "quota-floor": lambda config: config.downloads.quota_floor,
     "prefetch": lambda config: config.downloads.prefetch,
+    "segment-size": lambda config: written_size(config.downloads.segment_size),
+    "connections-per-fill": lambda config: config.downloads.connections_per_fill,
     "public-ttl": lambda config: written_seconds(config.beliefs.public),
     "private-ttl": lambda config: written_seconds(config.beliefs.private),
     "access-ttl": lambda config: written_seconds(config.beliefs.access),

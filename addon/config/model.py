@@ -230,13 +230,17 @@ class Downloads:
     """`min_rate` in bytes a second, over the stall timeout; `keep_from`: the share (0 to 1) of a blob from which on its
     download goes on when the last client has left; `hedge_origin`: whether an origin, too, may be asked as a rival to
     a slow mirror; `quota_floor`: requests left of a registry's rate limit below which it is spared; `prefetch`: whether
-    a manifest that is pulled starts the downloads of its layers, where a registry's rule does not say otherwise."""
+    a manifest that is pulled starts the downloads of its layers, where a registry's rule does not say otherwise;
+    `segment_size`: the most bytes of a blob that are asked for at once where it comes over several connections;
+    `connections_per_fill`: over how many, at most."""
 
     min_rate: int = 10_000
     keep_from: float = 0.25
     hedge_origin: bool = False
     quota_floor: int = 10
     prefetch: bool = True
+    segment_size: int = 64 << 20
+    connections_per_fill: int = 4
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,14 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Splitting:
+    """A blob comes in segments of at most so many bytes, over at most so many connections at once."""
+
+    segment: int
+    connections: int
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the operator said. `rules` are by pattern; `tls` by `host[:port]`, for redirect targets too."""
 
@@ -325,6 +337,10 @@ class Config:
     def redirects(self) -> bool:
         """Whether some client may be redirected."""
         return self.redirect or any(rule.redirect for rule in self.rules.values())
+
+    @property
+    def splitting(self) -> Splitting:
+        return Splitting(self.downloads.segment_size, self.downloads.connections_per_fill)
 
     def rule(self, host: str, port: int, repository: str = "") -> Rule | None:
         """The rule for what a client reaches at host and port, or None: not a registry of ours, tunnel it.

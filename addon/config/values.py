@@ -50,6 +50,12 @@ def _bytes(value: object) -> int:
     return size
 
 
+def _not_tiny(size: int) -> int:
+    if size < 1 << 20:
+        raise ValueError("is less than 1MiB: each segment is a request of its own; raise it")
+    return size
+
+
 def _share(value: object) -> float:
     if not isinstance(value, str):
         raise ValueError('write a share as a string, like "25%"')
@@ -114,6 +120,7 @@ def _port(port: int) -> int:
 Duration = Annotated[float, BeforeValidator(_seconds)]
 Positive = Annotated[Duration, Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
+Segment = Annotated[Bytes, AfterValidator(_not_tiny)]
 Share = Annotated[float, BeforeValidator(_share)]
 Most = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_something)]
 Least = Annotated[Amount, BeforeValidator(_amount), AfterValidator(_not_everything)]

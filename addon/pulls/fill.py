@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from addon.body import BodyCut, CacheFailed, FileBody, RelayedBody, SlicedBody, SparedBody, VerifiedBody
 from addon.cache.partial import Claim, DigestMismatch, Facts
+from addon.pulls.segments import Segments
 from addon.threads import finish
 from addon.upstream.download import Download
 from addon.upstream.response import EndpointError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from addon.body import Body, FileSlice
     from addon.cache.partial import Partial
     from addon.cache.store import Store
-    from addon.config.model import Pace
+    from addon.config.model import Pace, Splitting
     from addon.oci import Digest
     from addon.upstream.sources import Search
 
@@ -51,7 +52,7 @@ class Outcome(Enum):
 class Fill:
     """One download of one digest into the cache, by this process or, as long as that holds the lock, by another."""
 
-    def __init__(self, digest: Digest, asker: Asker, new_search: NewSearch, pace: Pace) -> None:
+    def __init__(self, digest: Digest, asker: Asker, new_search: NewSearch, pace: Pace, splitting: Splitting) -> None:
         self.digest = digest
         self.asker = asker
         self.sparing = False  # whether it is asked for only where no rate limit is used up by that
@@ -65,6 +66,7 @@ class Fill:
         self.readers = 0
         self._new_search = new_search
         self._pace = pace
+        self._splitting = splitting
         self._partial: Partial | None = None
         self._written = 0
         self._seen, self._grew = -1, 0.0  # bytes of another process's file, and when they became more
@@ -224,7 +226,7 @@ class Fill:
     async def _download(self, partial: Partial) -> None:
         """All of it, or what is missing, from one endpoint or several; verified, then stored."""
         begun = await finish(partial.resumable)
-        download = Download(self._new_search(), self._pace, begun)
+        download = Segments(self._new_search(), self._pace, self._splitting, partial.spool, begun)
         try:
             await download.open()
         except NotFound:
@@ -236,7 +238,7 @@ class Fill:
                 raise DigestMismatch("what another worker left of it is of no use") from None
             await finish(partial.restart)
             begun = 0
-            download = Download(self._new_search(), self._pace)
+            download = Segments(self._new_search(), self._pace, self._splitting, partial.spool)
             await download.open()
         try:
             facts = Facts(download.source, download.size, download.media_type)
@@ -254,13 +256,14 @@ class Fill:
         await finish(partial.announce, replace(facts, verified=True))
         await finish(partial.commit)
 
-    async def _write(self, download: Download, partial: Partial, facts: Facts) -> None:
+    async def _write(self, download: Segments, partial: Partial, facts: Facts) -> None:
         await finish(partial.announce, facts)
         # An announced length of 0 would make the answer complete before anything is verified.
         if facts.size != 0:
             self._know(facts)
         await self._moved(download.offset)
-        await finish(partial.take_in)
+        if download.offset:
+            await finish(partial.take_in)
 
         async def moved() -> None:
             self.source = download.source

@@ -70,7 +70,8 @@ class Fills:
     def _start(
         self, digest: Digest, asker: Asker, new_search: NewSearch, filled: Callable[[], None], tries: int
     ) -> Fill:
-        fill = self._running[digest] = Fill(digest, asker, new_search, self._current.config.pace)
+        config = self._current.config
+        fill = self._running[digest] = Fill(digest, asker, new_search, config.pace, config.splitting)
 
         async def run() -> None:
             try:

@@ -5,24 +5,34 @@ from __future__ import annotations
 import logging
 import re
 import time
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
-from addon.threads import finish
-from addon.upstream.response import EndpointError
+import aiohttp
+
+from addon.threads import attend, finish
+from addon.upstream.response import EndpointError, broke_off
 from addon.upstream.sources import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Buffer, Callable
 
     from addon.config.model import Endpoint, Pace
     from addon.oci import Digest
     from addon.upstream.response import Response
     from addon.upstream.sources import Search
+    from addon.upstream.takeover import Taken
 
 log = logging.getLogger("mirrortap")
 
 # Times in a row that a download may break off without a new byte before it is given up.
 _FRUITLESS = 3
+# Bytes that a thread reads before it writes them; used again and again, for fresh memory costs as much as the copying.
+_BUFFER = 512 << 10
+# Bytes that are written before readers are told, while more keeps coming.
+_MUCH = 4 << 20
+_TOO_EARLY = "ended before all was sent"
 _CONTENT_RANGE = re.compile(r"bytes [0-9]{1,18}-[0-9]{1,18}/([0-9]{1,18})")
 
 
@@ -55,39 +65,36 @@ class Download:
     async def open(self) -> None:
         """Waits until an endpoint has begun to answer. Raises NotFound."""
         response = await self._search.next(self.offset, self._end)
-        self.size = _whole(response)
+        self.size = whole(response)
         self.media_type = response.headers.get("Content-Type")
         self._begin(response)
 
     async def read(self) -> bytes:
         """What comes next, b"" at the end. Raises EndpointError when no endpoint gets any further."""
-        while self._response and (self._due is None or self.offset < self._due):
-            try:
-                piece = await self._piece(self._response)
-            except EndpointError as error:
-                await self._go_on(self._response, error)
-                continue
-            if not piece:
-                break
-            fresh = piece[self._skip :]
-            self._skip = max(0, self._skip - len(piece))
-            if self._end is not None:
-                fresh = fresh[: self._end - self.offset]
-            if fresh:
-                self.offset += len(fresh)
-                self._gained = True
+        while self._response and not self._complete:
+            if fresh := await self._next(self._response):
                 return fresh
         await self.close()
         return b""
 
-    async def pour(self, write: Callable[[bytes], None], moved: Callable[[], Awaitable[None]]) -> None:
+    async def pour(self, write: Callable[[Buffer], None], moved: Callable[[], Awaitable[None]]) -> None:
         """Has all that comes written, in a thread; `moved` is told when there is more of it.
 
-        Raises EndpointError when no endpoint gets any further, and what `write` raises.
+        `write` must be done with what it is given when it returns. Raises EndpointError when no endpoint gets any
+        further, and what `write` raises.
         """
-        while piece := await self.read():
-            await finish(write, piece)
-            await moved()
+        while (response := self._response) and not self._complete:
+            if rest := response.take_over():
+                try:
+                    with closing(rest):
+                        await attend(partial(self._drain, rest, write), moved, rest.stop)
+                    break
+                except EndpointError as error:
+                    await self._go_on(response, error)
+            elif fresh := await self._next(response):
+                await finish(write, fresh)
+                await moved()
+        await self.close()
 
     def blame(self, digest: Digest) -> None:
         """What was sent does not have the digest."""
@@ -103,6 +110,10 @@ class Download:
     def _due(self) -> int | None:
         return self.size if self._end is None else self._end
 
+    @property
+    def _complete(self) -> bool:
+        return self._due is not None and self.offset >= self._due
+
     def _begin(self, response: Response) -> None:
         self._response = response
         self._source = response.endpoint.name
@@ -111,20 +122,73 @@ class Download:
         self._skip = 0 if response.status == 206 else self.offset
         self._waited, self._came, self._gained = 0.0, 0, False
 
+    async def _next(self, response: Response) -> bytes:
+        """What is new in the next piece; b"" may mean another response, or none any more."""
+        try:
+            piece = await self._piece(response)
+        except EndpointError as error:
+            await self._go_on(response, error)
+            return b""
+        if not piece:
+            await self.close()
+        return self._fresh(piece)
+
     async def _piece(self, response: Response) -> bytes:
         """Raises EndpointError when the response breaks off, ends too early, or is too slow."""
-        if self._waited >= self._pace.window:
-            if self._came < self._pace.rate * self._waited:
-                raise EndpointError(f"sent only {self._came} bytes in {self._waited:.3g} s")
-            self._waited, self._came = 0.0, 0
+        self._check_pace()
         begun = time.monotonic()
         piece = await response.read()
         # Only the waiting counts: while nobody reads, it is not the endpoint that is slow.
         self._waited += time.monotonic() - begun
         self._came += len(piece)
         if not piece and self._due is not None:
-            raise EndpointError("ended before all was sent")
+            raise EndpointError(_TOO_EARLY)
         return piece
+
+    def _drain(self, rest: Taken, write: Callable[[Buffer], None], tell: Callable[[], None]) -> None:
+        """Blocks. Raises EndpointError as `_piece` does, and what `write` raises."""
+        buffer = memoryview(bytearray(_BUFFER))
+        untold = _MUCH  # the first bytes are told at once
+        while not self._complete:
+            if not rest.left:
+                if self._due is not None:
+                    raise EndpointError(_TOO_EARLY)
+                break
+            try:
+                count = rest.fill(buffer)
+                if not count:
+                    if untold:
+                        untold = 0
+                        tell()
+                    self._waited += rest.wait()
+            except (aiohttp.ClientError, OSError) as error:
+                raise broke_off(error) from None
+            self._came += count
+            self._check_pace()
+            if fresh := self._fresh(buffer[:count]):
+                write(fresh)
+                untold += len(fresh)
+            if untold >= _MUCH:
+                untold = 0
+                tell()
+
+    def _fresh[Piece: (bytes, memoryview)](self, piece: Piece) -> Piece:
+        """What of it is due, and was not there yet."""
+        fresh = piece[self._skip :]
+        self._skip = max(0, self._skip - len(piece))
+        if self._end is not None:
+            fresh = fresh[: self._end - self.offset]
+        if fresh:
+            self.offset += len(fresh)
+            self._gained = True
+        return fresh
+
+    def _check_pace(self) -> None:
+        """Raises EndpointError when the window is over, and too little came."""
+        if self._waited >= self._pace.window:
+            if self._came < self._pace.rate * self._waited:
+                raise EndpointError(f"sent only {self._came} bytes in {self._waited:.3g} s")
+            self._waited, self._came = 0.0, 0
 
     async def _go_on(self, broken: Response, error: EndpointError) -> None:
         """Asks the next endpoint for the rest. Raises `error` when there is none."""
@@ -135,9 +199,9 @@ class Download:
             raise error
         try:
             response = await self._search.next(self.offset, self._end)
-            while self.size is not None and _whole(response) not in (None, self.size):
+            while self.size is not None and whole(response) not in (None, self.size):
                 await response.close()
-                self._search.reject(response.endpoint, f"has it with {_whole(response)} bytes, not {self.size}")
+                self._search.reject(response.endpoint, f"has it with {whole(response)} bytes, not {self.size}")
                 response = await self._search.next(self.offset, self._end)
         except NotFound:
             raise error from None
@@ -152,7 +216,7 @@ class Download:
         self._begin(response)
 
 
-def _whole(response: Response) -> int | None:
+def whole(response: Response) -> int | None:
     """Bytes of the whole content, of which the response may be a slice; None when it does not say."""
     if response.status != 206:
         return response.size

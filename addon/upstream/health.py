@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,13 +107,19 @@ class Health:
         return self._resting((endpoint, kind), now)
 
     def order(self, endpoints: Iterable[Endpoint], kind: str, digest: Digest | None, now: float) -> list[Endpoint]:
-        """As they come, but those last that rest, or that sent something else for this digest."""
+        """As they come, but those last that rest, or, the latest last, that sent something else for this digest."""
 
-        def doubtful(endpoint: Endpoint) -> bool:
-            lied = digest is not None and self._lied.get((endpoint, digest), now) > now
-            return lied or self._resting((endpoint, None), now) or self._resting((endpoint, kind), now)
+        def doubt(endpoint: Endpoint) -> tuple[bool, float]:
+            lied = self._lied.get((endpoint, digest), -math.inf) if digest else -math.inf
+            # Of several who sent parts of something wrong, maybe only one did: they get the next tries one by one.
+            return self.doubtful(endpoint, kind, digest, now), lied if lied > now else -math.inf
 
-        return sorted(endpoints, key=doubtful)
+        return sorted(endpoints, key=doubt)
+
+    def doubtful(self, endpoint: Endpoint, kind: str, digest: Digest | None, now: float) -> bool:
+        """Whether it rests, or sent something else for this digest."""
+        lied = digest is not None and self._lied.get((endpoint, digest), now) > now
+        return lied or self._resting((endpoint, None), now) or self._resting((endpoint, kind), now)
 
     def _resting(self, key: tuple[Endpoint, str | None], now: float) -> bool:
         return key in self._rests and self._rests[key].until > now

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from addon.upstream.connecting import Misled
+from addon.upstream.takeover import take_over
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from addon.config.model import Endpoint
     from addon.parent import Parent
+    from addon.upstream.takeover import Taken
 
 
 class EndpointError(Exception):
@@ -83,7 +85,11 @@ class Response:
             # What came before the break is still in there, megabytes maybe; aiohttp has no public way to it.
             if left := self._response.content._read_nowait(-1):
                 return left
-            raise EndpointError(f"the body broke off: {reason(error)}") from None
+            raise broke_off(error) from None
+
+    def take_over(self) -> Taken | None:
+        """What is left of the body, for a thread to read; None where only `read` will do."""
+        return take_over(self._response)
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body, of at most `limit` bytes. Raises EndpointError."""
@@ -108,6 +114,11 @@ class Response:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def broke_off(error: Exception) -> EndpointError:
+    """For what went wrong in the middle of a body."""
+    return EndpointError(f"the body broke off: {reason(error)}")
 
 
 def reason(error: Exception, parent: Parent | None = None) -> str:

@@ -11,7 +11,7 @@ from addon import oci
 from addon.oci import Blob, Digest, Manifest, OciError, Referrers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from addon.config.model import Endpoint, Rule
     from addon.upstream.reader import Reader
@@ -122,6 +122,32 @@ def refusing(attempts: list[Attempt]) -> Endpoint | None:
 def same_place(endpoint: Endpoint, other: Endpoint) -> bool:
     """Whether they are the same but for how it is spoken to: with TLS, and for the case that it knows none, without."""
     return endpoint.authority == other.authority and replace(endpoint, url=other.url, tls=other.tls) == other
+
+
+def turned(order: Sequence[Endpoint], serving: Endpoint, turn: int) -> list[Endpoint]:
+    """Who is asked for a part, over the connection number `turn`, while `serving` sends another one.
+
+    The mirrors in turn, from `serving` on; the origin only when it is the one that sends, and then alone: whoever has
+    mirrors means to spare it.
+    """
+    if serving.is_origin:
+        return [serving]
+    places: list[list[Endpoint]] = []
+    for endpoint in order:
+        if endpoint.is_origin:
+            continue
+        if places and same_place(places[-1][0], endpoint):
+            places[-1].append(endpoint)
+        else:
+            places.append([endpoint])
+    # How the one that sends is spoken to is known.
+    here = next((i for i, place in enumerate(places) if serving in place), None)
+    if here is None:
+        here = len(places)
+        places.append([])
+    places[here] = [serving]
+    first = (here + turn) % len(places)
+    return [endpoint for place in (*places[first:], *places[:first]) for endpoint in place]
 
 
 def head_unknown(attempts: list[Attempt]) -> bool:

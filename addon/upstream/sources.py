@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from addon import oci
-from addon.oci import Digest, Manifest, Referrers
+from addon.oci import Blob, Digest, Manifest, Referrers
 from addon.upstream import quota, routing
 from addon.upstream.health import Health
 from addon.upstream.quota import Quotas
@@ -19,13 +19,13 @@ from addon.upstream.race import Race
 from addon.upstream.reader import ANYBODY
 from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt, Verdict
+from addon.upstream.splitting import Single
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from addon.config.current import Current
     from addon.config.model import Endpoint, Rule
-    from addon.oci import Blob
     from addon.upstream.client import Headers, Upstream
     from addon.upstream.reader import Reader, Rights
     from addon.upstream.response import Response
@@ -67,6 +67,10 @@ class _Question:
         return f"{type(self.asked).__name__.lower().removesuffix('s')}s"
 
     @property
+    def digest(self) -> Digest | None:
+        return self.asked.reference if isinstance(self.asked.reference, Digest) else None
+
+    @property
     def counted(self) -> bool:
         return self.kind == _COUNTED
 
@@ -87,6 +91,7 @@ class Sources:
         self._rights = rights
         self._current = current
         self._health = Health(Random())
+        self._single = Single()
         self._quotas = Quotas(lambda: current.config.downloads.quota_floor)
 
     def of(
@@ -116,11 +121,10 @@ class Sources:
 
     def order(self, question: _Question) -> list[Endpoint]:
         """As configured; then those with a rate limit nearly used up, then those that rest."""
-        digest = question.asked.reference if isinstance(question.asked.reference, Digest) else None
         believed = self._rights.believed(question.rule, question.asked.repository, question.reader)
         endpoints = routing.asked_for(question.rule, question.asked, question.reader, believed=believed)
         by_quota = sorted(endpoints, key=lambda endpoint: self._low(question, endpoint))
-        return self._health.order(by_quota, question.limit, digest, time.monotonic())
+        return self._health.order(by_quota, question.limit, question.digest, time.monotonic())
 
     def patience(self, question: _Question, rival: Endpoint) -> float | None:
         """Seconds that an endpoint gets to begin its answer before `rival` is asked as well; None: all it takes."""
@@ -202,6 +206,28 @@ class Sources:
         if rest := self._health.outrun(endpoint, asked, time.monotonic()):
             log.warning("%s: slower than a rival, again (%s); asked last for %.0f s", endpoint.name, question, rest)
 
+    def single(self, question: _Question, attempt: Attempt) -> None:
+        """It does not send parts over several connections."""
+        rest = self._single.said(attempt.endpoint, time.monotonic())
+        log.info("%s (%s); not asked for parts for %.0f s", attempt, question, rest)
+
+    def sharing(
+        self, question: _Question, serving: Endpoint, lacking: Container[Endpoint], turn: int
+    ) -> list[Endpoint]:
+        """Who may be asked for a part while `serving` sends, in this order (see `routing.turned`)."""
+        if not isinstance(question.asked, Blob):
+            return []  # each part of a manifest would count as a pull
+        now, digest = time.monotonic(), question.digest
+        return [
+            endpoint
+            for endpoint in routing.turned(self.order(question), serving, turn)
+            if not self._single.known(endpoint, now)
+            and (
+                endpoint == serving
+                or not (endpoint in lacking or self._health.doubtful(endpoint, question.limit, digest, now))
+            )
+        ]
+
     def lied(self, question: _Question, endpoint: Endpoint, digest: Digest) -> None:
         """What it sent does not have the digest."""
         rest = self._health.lied(endpoint, digest, time.monotonic())
@@ -217,6 +243,18 @@ class Sources:
         )
 
 
+class Heard:
+    """What endpoints have said of some content, over all connections that it comes through."""
+
+    def __init__(self) -> None:
+        self.serving: Endpoint | None = None  # who was the last to send from where nothing has come yet
+        self.tags: dict[Endpoint, str | None] = {}  # who has sent, under which ETag
+        self.lacking: set[Endpoint] = set()
+
+    def content(self, response: Response) -> None:
+        self.tags.setdefault(response.endpoint, response.headers.get("ETag"))
+
+
 class Search:
     """One question to some endpoints. Each `next` goes on where the last one ended."""
 
@@ -228,6 +266,7 @@ class Search:
         self._left = deque(left)
         self._attempts = attempts
         self._asked: dict[Endpoint, float] = {}  # when, the last time
+        self._heard = Heard()
 
     @property
     def asked(self) -> str:
@@ -253,6 +292,17 @@ class Search:
                     return race.take(await self._won(race, found))
         raise NotFound(self._attempts)
 
+    def again(self) -> Search:
+        """The same question, to be asked from the first endpoint on."""
+        search = Search(self._sources, self._question, self._sources.order(self._question), [])
+        search._heard = self._heard
+        return search
+
+    def sharing(self, turn: int) -> list[Endpoint]:
+        """Who may be asked for a part over the connection number `turn`, while the content comes already."""
+        assert self._heard.serving
+        return self._sources.sharing(self._question, self._heard.serving, self._heard.lacking, turn)
+
     def reject(self, endpoint: Endpoint, reason: str) -> None:
         """What the endpoint sent is of no use: it is not asked again."""
         self._left.remove(endpoint)
@@ -265,6 +315,11 @@ class Search:
     def lied(self, endpoint: Endpoint, digest: Digest) -> None:
         """What the endpoint sent does not have the digest."""
         self._sources.lied(self._question, endpoint, digest)
+
+    def all_lied(self, digest: Digest) -> None:
+        """What all together sent, for this search and those made of it, does not have the digest."""
+        for endpoint in self._heard.tags:
+            self.lied(endpoint, digest)
 
     def _patience(self, race: Race[Response]) -> float | None:
         """Seconds until the next endpoint is asked beside those that run; None: not before one of them ends."""
@@ -291,7 +346,7 @@ class Search:
         for endpoint, answer in ended:
             if isinstance(answer, EndpointError):
                 self._note(Attempt(endpoint, str(answer), answer.status))
-            elif problem := _problem(answer, start, end):
+            elif problem := self._problem(answer, start, end):
                 await answer.close()
                 self._note(problem)
             else:
@@ -308,10 +363,21 @@ class Search:
         began = self._asked[winner.endpoint]
         slow = [endpoint for endpoint in race.running if self._asked[endpoint] < began]
         for endpoint in slow:
-            self._sources.outrun(self._question, endpoint, self._asked[endpoint])
+            self._outrun(endpoint)
         ready = [*(response.endpoint for response in late), *race.running[len(slow) :]]
         self._left = deque([*ready, *self._left, *slow, winner.endpoint])
+        self._hear(winner)
         return winner
+
+    def _hear(self, response: Response) -> None:
+        self._heard.content(response)
+        self._heard.serving = response.endpoint
+
+    def _outrun(self, endpoint: Endpoint) -> None:
+        self._sources.outrun(self._question, endpoint, self._asked[endpoint])
+
+    def _problem(self, response: Response, start: int, end: int | None) -> Attempt | None:
+        return _problem(response, start, end)
 
     def _note(self, attempt: Attempt) -> None:
         self._attempts.append(attempt)
@@ -321,6 +387,7 @@ class Search:
         elif attempt.verdict is Verdict.FAILED:
             self._sources.failed(self._question, attempt, asked)
         else:
+            self._heard.lacking.add(attempt.endpoint)
             self._sources.answered(self._question, attempt.endpoint, asked, content=False)
             if attempt.status in (401, 403):
                 self._sources.refused(self._question, attempt.endpoint)

@@ -328,6 +328,8 @@ def test_timeouts(read: Read) -> None:
 def test_downloads(read: Read) -> None:
     own = {"min-rate": "1MB", "keep-filling-from": "50%", "hedge-origin": True, "quota-floor": 0, "prefetch": False}
     assert read(toml({}, own)).downloads == Downloads(1_000_000, 0.5, True, 0, False)
+    own = {"segment-size": "1MiB", "connections-per-fill": 1}
+    assert read(toml({}, own)).downloads == Downloads(segment_size=1 << 20, connections_per_fill=1)
 
 
 @pytest.mark.parametrize("everywhere", [True, False])
@@ -685,6 +687,10 @@ def refused(file: Path, *told: str) -> None:
         ("[mirrortap]\nquota-floor = -1", ["mirrortap.quota-floor", "greater than or equal to 0"]),
         ("[mirrortap]\nquota-floor = '10'", ["mirrortap.quota-floor", "valid integer"]),
         ("[mirrortap]\nquota-floor = 1.5", ["mirrortap.quota-floor", "valid integer"]),
+        ("[mirrortap]\nsegment-size = '1023KiB'", ["mirrortap.segment-size", "is less than 1MiB", "raise it"]),
+        ("[mirrortap]\nsegment-size = 64", ["mirrortap.segment-size", "write a number of bytes as a string"]),
+        ("[mirrortap]\nconnections-per-fill = 0", ["mirrortap.connections-per-fill", "greater than or equal to 1"]),
+        ("[mirrortap]\nconnections-per-fill = 17", ["mirrortap.connections-per-fill", "less than or equal to 16"]),
         ("[mirrortap]\nhedge-delay = 2", ["mirrortap.hedge-delay", "write a duration as a string"]),
         ("[mirrortap]\nhedge-origin = 'no'", ["mirrortap.hedge-origin", "boolean"]),
         ("[mirrortap]\nstale-after = 'never'", ["mirrortap.stale-after", "not a duration"]),

@@ -35,6 +35,8 @@ OTHER: dict[str, Any] = {
     "keep-filling-from": "30%",
     "quota-floor": 11,
     "prefetch": False,
+    "segment-size": "32MiB",
+    "connections-per-fill": 3,
     "public-ttl": "2h",
     "private-ttl": "6m",
     "access-ttl": "6m",

@@ -173,6 +173,15 @@ def test_many_that_are_outrun_together_are_one(health: Health) -> None:
 # --- lies, and all of it together ---
 
 
+def test_of_several_who_sent_something_wrong_together_another_is_asked_each_time(health: Health) -> None:
+    digest = Digest.of(b"layer")
+    for number, endpoint in enumerate(ALL):
+        health.lied(endpoint, digest, now=number)
+    assert order(health, 3, digest=digest) == [FIRST, SECOND, THIRD]
+    health.lied(FIRST, digest, now=4)
+    assert order(health, 5, digest=digest) == [SECOND, THIRD, FIRST]
+
+
 def test_whoever_lied_about_a_digest_comes_last_for_that_one_only(health: Health) -> None:
     digest, other = Digest.of(b"this"), Digest.of(b"that")
     rest = health.lied(SECOND, digest, now=0)

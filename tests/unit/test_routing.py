@@ -223,3 +223,35 @@ def test_every_combination_is_told(attempts: list[Attempt], asked: Manifest | Bl
 def test_what_is_asked_of_an_origin(origin: Endpoint, asked: str, sent: str) -> None:
     assert routing.target(origin, asked, "docker.io:5") == sent
     assert routing.target(origin, asked) == sent.partition("?ns=")[0].partition("&ns=")[0]
+
+
+MIRRORS = [Endpoint(f"m{number}", f"https://m{number}") for number in range(5)]
+
+
+@given(count=st.integers(1, 5), data=st.data())
+def test_parts_are_asked_for_at_each_mirror_in_turn(count: int, data: st.DataObject) -> None:
+    order = data.draw(st.permutations([*MIRRORS[:count], ORIGIN]))
+    serving = data.draw(st.sampled_from(MIRRORS[:count]))
+    turns = [routing.turned(order, serving, turn) for turn in range(count + 1)]
+    assert turns[0] == turns[count]
+    assert turns[0][0] == serving
+    for turn in turns:
+        assert set(turn) == set(MIRRORS[:count])
+    assert {turn[0] for turn in turns} == set(MIRRORS[:count])
+
+
+def test_parts_of_what_the_origin_sends_are_asked_for_there() -> None:
+    assert routing.turned([NEAR, FAR, ORIGIN], ORIGIN, 1) == [ORIGIN]
+
+
+def test_parts_are_asked_for_with_tls_first_unless_it_is_known_that_there_is_none() -> None:
+    plain, other = replace(NEAR, url="http://near.example"), replace(FAR, url="http://far.example:5000")
+    order = [NEAR, plain, FAR, other, ORIGIN]
+    assert routing.turned(order, NEAR, 1) == [FAR, other, NEAR]
+    assert routing.turned(order, plain, 1) == [FAR, other, plain]
+    assert routing.turned(order, plain, 2) == [plain, FAR, other]
+
+
+def test_who_sends_is_asked_even_if_it_is_not_in_line_any_more() -> None:
+    assert routing.turned([FAR, ORIGIN], NEAR, 0) == [NEAR, FAR]
+    assert routing.turned([ORIGIN], NEAR, 1) == [NEAR]

@@ -20,7 +20,7 @@ from addon.config.model import (
     Space,
     Timeouts,
 )
-from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Share, Tunnel
+from addon.config.values import Bytes, Duration, Least, Most, Networks, Port, Positive, Segment, Share, Tunnel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +102,8 @@ class MirrortapTable(Table):
     keep_filling_from: Share = Downloads.keep_from
     quota_floor: Annotated[int, Field(ge=0)] = Downloads.quota_floor
     prefetch: bool = Downloads.prefetch
+    segment_size: Segment = Downloads.segment_size
+    connections_per_fill: Annotated[int, Field(ge=1, le=16)] = Downloads.connections_per_fill
     public_ttl: Duration = Beliefs.public
     private_ttl: Duration = Beliefs.private
     access_ttl: Duration = Beliefs.access
