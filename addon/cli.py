@@ -81,8 +81,11 @@ def serve_command(
     """Run the proxy until SIGTERM."""
     if mirror_names and not mirror_listen:
         raise click.UsageError("--mirror-tls is about the port of --mirror-listen: give that, too")
+    plain_mirror = mirror_listen is not None and not mirror_names and mode == "regular"
     try:
-        service = Service(configs, data, offline=offline, own_names=mirror_names, modes=(mode,))
+        service = Service(
+            configs, data, offline=offline, own_names=mirror_names, modes=(mode,), plain_mirror=plain_mirror
+        )
         serve(service, Ports(listen, mirror_listen, mirror_names, mode), workers)
     except (StartError, ListenError) as error:
         click.echo(f"mirrortap: {error}", err=True)

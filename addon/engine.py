@@ -13,6 +13,7 @@ from addon.pulls.by_digest import ByDigest
 from addon.pulls.by_tag import ByTag
 from addon.pulls.patience import Patience
 from addon.pulls.pull import Pull
+from addon.pulls.redirects import Redirects
 from addon.pulls.referrers import Referring
 from addon.pulls.relay import Relay
 from addon.upstream import routing
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from addon.pulls.fills import Fills
     from addon.pulls.prefetch import Prefetch
     from addon.reply import Reply, Request
+    from addon.tickets import Tickets
     from addon.upstream.client import Upstream
 
 log = logging.getLogger("mirrortap")
@@ -52,6 +54,7 @@ class Engine:
         upstream: Upstream,
         current: Current,
         via: Via,
+        tickets: Tickets,
     ) -> None:
         self._via = via
         self._contents = contents
@@ -63,7 +66,8 @@ class Engine:
         self._access = access
         sources, patience = Sources(upstream, current, access), Patience(lambda: current.config.timeouts.stale)
         self._referring = Referring(access, sources)
-        self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, current)
+        redirects = Redirects(access, tickets)
+        self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, current, redirects)
         prefetch.by_digest = self._by_digest
         self._by_tag = ByTag(
             contents, tags, links, access, self._index, sources, self._by_digest, patience, self._relay.failing

@@ -7,6 +7,9 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Self
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -43,3 +46,7 @@ class Fingerprints:
     def of(self, credential: str) -> str:
         """HMAC-SHA-256 (RFC 2104) in hex."""
         return hmac.digest(self._key, credential.encode("utf-8", "surrogateescape"), "sha256").hex()
+
+    def derived(self, purpose: str, size: int) -> bytes:
+        """A key of so many bytes for another purpose, from which this one cannot be found out (HKDF, RFC 5869)."""
+        return HKDF(SHA256(), size, salt=None, info=purpose.encode()).derive(self._key)

@@ -50,6 +50,11 @@ class Meant:
         return _LINK.sub(back, link)
 
 
+def at(registry: str, target: str) -> Meant:
+    """What is asked for by `target` of a registry that was named by itself. Raises OciError (400)."""
+    return Meant(*_said(registry), target)
+
+
 @remembered
 def meant(target: str) -> Meant:
     """What is asked for by `target`, a path below /v2/ with its query. Raises OciError (400) for an ns that is none."""

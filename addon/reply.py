@@ -36,10 +36,19 @@ _HOP_BY_HOP = frozenset(
 
 
 @dataclass(frozen=True)
+class PlainDoor:
+    """Where a client can have content over plain http: the door's URL, and the address that the client comes from."""
+
+    url: str
+    client: str
+
+
+@dataclass(frozen=True)
 class Request:
     """What a client asks of a registry. `target` is the path with the query, as the client wrote it.
 
     `anonymous`: the client has no credential for the registry, and nothing to gain from an answer that asks for one.
+    `door`: to which it can be sent; None: nowhere.
     """
 
     rule: Rule
@@ -48,6 +57,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
     body: AsyncIterator[bytes] | None = None
     anonymous: bool = False
+    door: PlainDoor | None = None
 
     def header(self, name: str) -> str | None:
         """The first value of a header; `name` in lower case."""
@@ -69,7 +79,7 @@ class Request:
 class Served:
     """Where an answer came from, for Cache-Status (RFC 9211) and for the log."""
 
-    how: str  # hit, stale, miss from, relayed from, passed on to, in place of, refused
+    how: str  # hit, redirected, stale, miss from, relayed from, passed on to, in place of, refused
     endpoint: str = ""
     age: int = 0  # seconds by which something stale is too old
 
@@ -77,6 +87,8 @@ class Served:
         match self.how:
             case "hit":
                 return "mirrortap; hit"
+            case "redirected":
+                return "mirrortap; hit; detail=redirected"
             case "stale":
                 return f"mirrortap; hit; ttl=-{self.age}; detail=stale"
             case "miss from":

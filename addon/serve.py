@@ -86,6 +86,9 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
         bound.close()
         raise
 
+    if bound.mode == "regular" and not bound.mirror_names:
+        service.plain_doors = [listener.getsockname()[:2] for listener in bound.mirror]
+
     def greet() -> None:
         mirror = _address(bound.mirror) if bound.mirror else None
         told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)

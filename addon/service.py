@@ -31,6 +31,7 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
+from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 from addon.watching import Watch, Watching
 from ca.authority import AuthorityError
@@ -59,11 +60,13 @@ class Service:
         offline: bool = False,
         own_names: Sequence[str] = (),
         modes: Sequence[str] = ("regular",),
+        plain_mirror: bool = False,
     ) -> None:
         """Reads the configuration (built in when there is no file) and opens the data folder (XDG when None).
 
         Raises StartError. `offline`: nothing is connected to, whatever the configuration says. `own_names`: DNS names
         that the CA must have certificates for besides the registries'. `modes`: how clients come to the proxy's port.
+        `plain_mirror`: whether `plain_doors` will be said.
         """
         data = data or default_data()
 
@@ -72,9 +75,13 @@ class Service:
             for mode in modes:
                 if why := rules.unfit(config.admission, mode):
                     raise ConfigError(why)
+            if not plain_mirror and (why := rules.without_door(config)):
+                raise ConfigError(why)
             return config.taken_offline() if offline else config
 
         self._own_names = tuple(own_names)
+        self.plain_doors: Sequence[tuple[str, int]] = ()
+        """Where a mirror door listens (IP address and port) that clients of the proxy can be sent to."""
         try:
             self.parents = Parents.from_environment(os.environ)
             self._watch = Watch(read, config_files)
@@ -173,6 +180,11 @@ class Service:
         """This proxy's mark on what it sends."""
         return Via(self._fingerprints)
 
+    @cached_property
+    def tickets(self) -> Tickets:
+        """By which clients of the proxy are served at the mirror door."""
+        return Tickets(self._fingerprints)
+
     def refuse_itself(self, listening: Iterable[tuple[str, int]]) -> None:
         """Raises StartError when the parent proxy is this one, which listens there."""
         for parent in self.parents.all:
@@ -201,6 +213,7 @@ class Service:
             Upstream(self._current, self.via, self.parents),
             self._current,
             self.via,
+            self.tickets,
         )
         self._watching = Watching(self._watch)
         return engine

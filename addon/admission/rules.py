@@ -43,6 +43,18 @@ def unfit(admission: Admission, mode: str) -> str | None:
     )
 
 
+def without_door(config: Config) -> str | None:
+    """Where it says that clients are redirected, and what that needs; None where it does not."""
+    if not config.redirects:
+        return None
+    of_rule = next((rule.place.below("redirect") for rule in config.rules.values() if rule.redirect), None)
+    where = "mirrortap.redirect" if config.redirect else str(of_rule)
+    return (
+        f'{where}: "public" sends clients of mirrortap serve on to its mirror door over plain http: start it with'
+        " --mirror-listen HOST:PORT, without --mirror-tls and in --mode regular, or take redirect out"
+    )
+
+
 def place(host: str, port: int) -> str:
     """`host:port` in one spelling, printable whatever a client sent."""
     host = _bracketed(_one_spelling(host))

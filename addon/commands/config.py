@@ -98,6 +98,8 @@ def _rule(rule: dict[str, Any]) -> Iterator[str]:
         yield "  layers wait until they are asked for"
     if rule["access"] == "open":
         yield "  whoever may use the proxy may read what is cached of it"
+    if rule["redirect"] == "public":
+        yield "  clients are sent on to the mirror door for what is public and cached, over plain http"
 
 
 def _asked_for(capabilities: list[str]) -> str:

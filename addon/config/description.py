@@ -23,6 +23,7 @@ SETTINGS: dict[str, Callable[[Config], object]] = {
     "hedge-origin": lambda config: config.downloads.hedge_origin,
     "stale-after": lambda config: written_seconds(config.timeouts.stale),
     "tag-ttl": lambda config: written_seconds(config.tag_ttl),
+    "redirect": lambda config: "public" if config.redirect else "never",
     "offline": lambda config: config.offline,
     "cache-size": lambda config: written_amount(config.space.cache),
     "min-free": lambda config: written_amount(config.space.free),
@@ -77,6 +78,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "tag-ttl": written_seconds(rule.tag_ttl),
         "prefetch": rule.prefetch,
         "access": "open" if rule.open else "checked",
+        "redirect": "public" if rule.redirect else "never",
     }
 
 

@@ -122,6 +122,7 @@ class _Merger:
             mirrors,
             self.base.tag_ttl if ttl is None else ttl,
             open=bool(_agreed(said, "open", "access")),
+            redirect=self._redirect(said, origins),
             within=first.within,
             prefetch=self.base.downloads.prefetch if prefetch is None else prefetch,
             place=first.place,
@@ -153,6 +154,17 @@ class _Merger:
                     sayings[0], draft, f"say different things of where {first.pattern} is, or how it is reached"
                 )
         return tuple(map(self._reached, sayings[0].origins or ()))
+
+    def _redirect(self, said: Sequence[Draft], origins: Sequence[Endpoint]) -> bool:
+        redirect = _agreed(said, "redirect", "redirect")
+        if not any(origin.knows_us for origin in origins):
+            return self.base.redirect if redirect is None else redirect
+        if redirect:
+            self.warnings.append(
+                f'{said[0].place}: redirect = "public" changes nothing: the proxy has a credential of its own there, so'
+                " that what it is given need not be public"
+            )
+        return False
 
     def _reached(self, endpoint: Endpoint) -> Endpoint:
         """With what any file says of the host that the endpoint is at."""

@@ -172,6 +172,7 @@ class Rule:
     tag_ttl: float = 0.0  # seconds that a tag is believed without asking again
     offline: bool = False  # what is cached is all there is; such a rule has no endpoints
     open: bool = False  # whoever may use the proxy may read what is cached of it
+    redirect: bool = False  # what is public may go over plain http; never where the origin knows the proxy
     within: str = ""
     blocked: bool = False  # nothing is given of it
     prefetch: bool = True  # whether a manifest that is pulled starts the downloads of its layers
@@ -322,6 +323,7 @@ class Config:
     admission: Admission = Admission()
     lives: Lives = Lives()
     tag_ttl: float = 0.0
+    redirect: bool = False  # as in rules
     offline: bool = False  # nothing is connected to, other hosts included
     sources: tuple[Path, ...] = ()  # as they were given
     files: frozenset[Path] = frozenset()  # whatever was read for it, folders included
@@ -330,6 +332,11 @@ class Config:
     @property
     def pace(self) -> Pace:
         return Pace(self.downloads.min_rate, self.timeouts.stall)
+
+    @property
+    def redirects(self) -> bool:
+        """Whether some client may be redirected."""
+        return self.redirect or any(rule.redirect for rule in self.rules.values())
 
     @property
     def splitting(self) -> Splitting:
@@ -382,7 +389,13 @@ class Config:
     def _plain(self, registry: str) -> Rule:
         """For a registry that nothing in particular is said of."""
         origin = replace(origin_of(registry), tls=self.tls.get(registry, Tls()))
-        return Rule(registry, origins=(origin,), tag_ttl=self.tag_ttl, prefetch=self.downloads.prefetch)
+        return Rule(
+            registry,
+            origins=(origin,),
+            tag_ttl=self.tag_ttl,
+            redirect=self.redirect,
+            prefetch=self.downloads.prefetch,
+        )
 
     def taken_offline(self) -> Config:
         """The same with nothing to connect to."""

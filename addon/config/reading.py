@@ -34,6 +34,7 @@ class Draft:
     prefetch: bool | None = None
     offline: bool | None = None
     open: bool | None = None
+    redirect: bool | None = None
     place: Place = field(default_factory=Place)
 
     @property

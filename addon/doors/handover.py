@@ -16,6 +16,9 @@ from addon.doors import live
 from addon.doors.leaves import Contexts, new_context
 from addon.doors.reception import Reception, Way
 from addon.doors.tunnel_exchanges import TunnelExchange
+from addon.journal import Seldom
+from addon.reply import PlainDoor
+from addon.tickets import door_at
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class Handover:
         self._service = service
         self._reception = Reception(service)
         self._contexts = Contexts(new_context)
+        self._apart = Seldom(log)
 
     def take(self, client: Client, guest: Guest, tunnel: Tunnel) -> bool:
         """Whether the connection is ours from now on; not when mitmproxy has read into the tunnel already.
@@ -66,7 +70,8 @@ class Handover:
                 await asyncio.get_running_loop().sock_sendall(connection, _ESTABLISHED)
                 tls = await _first_byte(connection) == _HANDSHAKE
             context = await self._context(tunnel.host) if tls else None
-            exchange = partial(TunnelExchange, self._service, tunnel, guest.config)
+            door = self._plain_door(connection, guest.address)
+            exchange = partial(TunnelExchange, self._service, tunnel, guest.config, door)
             # Clients open connections that they may come to need: the handshake has shown that it is one of those.
             way = Way(exchange, context, f"for {tunnel.host}", spare=tls)
         except TimeoutError:
@@ -81,6 +86,21 @@ class Handover:
                 self._service.gate.leave(guest.address)
         if way:
             await self._reception.take_in(connection, guest.address, way)
+
+    def _plain_door(self, connection: socket.socket, client: str) -> PlainDoor | None:
+        """As the client reaches it, which has reached us here. Raises OSError."""
+        listening = self._service.plain_doors
+        if not listening:
+            return None
+        local = connection.getsockname()[0]
+        url = door_at(local, listening)
+        if url is None and self._service.config.redirects:
+            self._apart.warning(
+                "%s is not redirected: it comes to %s, where the mirror door does not listen; see --mirror-listen",
+                client,
+                local,
+            )
+        return PlainDoor(url, client) if url else None
 
     async def _context(self, host: str) -> ssl.SSLContext:
         """Raises AuthorityError."""

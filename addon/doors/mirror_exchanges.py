@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from addon import journal, mirroring, oci, reply
+from addon import journal, mirroring, oci, reply, tickets
 from addon.admission.gate import login_to_mirror
 from addon.doors.exchanges import REFUSED, Exchange
 from addon.oci import OciError, Ping
@@ -31,10 +31,7 @@ class MirrorExchange(Exchange):
         if page := self._own_page():
             return page
         self._look_at_target()
-        with self._visitor.waiting():
-            await self._log_in()
-        self._look_at_method()
-        self._meant = meant = mirroring.meant(self._request.raw_path)
+        self._meant = meant = self._by_ticket() or await self._by_name()
         rule = self._rule(meant)
         if oci.understand(self._request.method, meant.target) == Ping():
             return _pong(rule)
@@ -58,6 +55,23 @@ class MirrorExchange(Exchange):
             message = "this port is a registry mirror, not a proxy: HTTPS_PROXY must name the port of --listen"
             raise OciError(400, "UNSUPPORTED", message)
 
+    def _by_ticket(self) -> Meant | None:
+        """None for what comes without one. It stands for the client's login at the proxy. Raises OciError."""
+        if not self._request.raw_path.startswith(tickets.PATH):
+            return None
+        ticket = self._service.tickets.read(self._request.raw_path, self._visitor.address)
+        self._look_at_method()
+        return mirroring.at(ticket.registry, ticket.target)
+
+    async def _by_name(self) -> Meant:
+        """Raises OciError."""
+        with self._visitor.waiting():
+            await self._log_in()
+        self._look_at_method()
+        if not f"{self._request.raw_path.partition('?')[0]}/".startswith("/v2/"):
+            raise OciError(404, "UNSUPPORTED", "a registry has nothing but what is below /v2/")
+        return mirroring.meant(self._request.raw_path)
+
     async def _log_in(self) -> None:
         authorization = self._request.headers.get("Authorization")
         if refusal := await self._service.gate.login(self._visitor.address, authorization, login_to_mirror):
@@ -68,8 +82,6 @@ class MirrorExchange(Exchange):
         if self._request.method not in ("GET", "HEAD"):
             message = "a mirror is read only: push to the registry itself"
             raise OciError(405, "UNSUPPORTED", message, headers=[("Allow", "GET, HEAD")])
-        if not f"{self._request.raw_path.partition('?')[0]}/".startswith("/v2/"):
-            raise OciError(404, "UNSUPPORTED", "a registry has nothing but what is below /v2/")
 
     def _rule(self, meant: Meant) -> Rule:
         rule = self._service.config.rule(meant.host, meant.port, oci.repository(meant.target))

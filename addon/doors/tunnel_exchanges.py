@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from addon.config.model import Config, Rule
     from addon.doors.handover import Tunnel
     from addon.doors.visitors import Visitor
-    from addon.reply import Reply
+    from addon.reply import PlainDoor, Reply
     from addon.service import Service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -28,12 +28,19 @@ class TunnelExchange(Exchange):
     """What registry is meant, the tunnel says."""
 
     def __init__(
-        self, service: Service, tunnel: Tunnel, config: Config | None, request: web.BaseRequest, visitor: Visitor
+        self,
+        service: Service,
+        tunnel: Tunnel,
+        config: Config | None,
+        door: PlainDoor | None,
+        request: web.BaseRequest,
+        visitor: Visitor,
     ) -> None:
-        """`config`: the one that held when the tunnel was made."""
+        """`config`: the one that held when the tunnel was made; `door`: where the client can be sent."""
         super().__init__(service, request, visitor)
         self._tunnel = tunnel
         self._config = config
+        self._door = door
 
     async def _asked(self) -> Request | Reply:
         request = self._request
@@ -42,7 +49,7 @@ class TunnelExchange(Exchange):
             self._say_continue()
             body = _pieces(request.content, self._service.config.admission.idle)
         headers = tuple(request.headers.items())
-        return Request(self._rule(), request.method, request.raw_path, headers, body)
+        return Request(self._rule(), request.method, request.raw_path, headers, body, door=self._door)
 
     def _rule(self) -> Rule:
         """By the configuration now, or, for who is in a tunnel to what was a registry then and is none now, as it

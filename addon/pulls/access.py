@@ -52,6 +52,13 @@ class Access:
         if reader.personal:
             proof = self._rights.proof(reader.fingerprint, rule.registry, repository)
             return proof is not None and proof.fresh
+        return self.public(rule, repository)
+
+    def public(self, rule: Rule, repository: str) -> bool:
+        """Whether it need not be asked just now that everybody may read.
+
+        Everybody who may use the proxy, where that has a credential of its own at the origin.
+        """
         verdict = self._rights.verdict(rule.registry, repository)
         return verdict is not None and verdict.public and verdict.fresh
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from addon.pulls.fills import Fills
     from addon.pulls.patience import Patience
     from addon.pulls.pull import Pull
+    from addon.pulls.redirects import Redirects
     from addon.upstream.response import Response
     from addon.upstream.sources import Search, Sources
 
@@ -48,6 +49,7 @@ class ByDigest:
         sources: Sources,
         patience: Patience,
         current: Current,
+        redirects: Redirects,
     ) -> None:
         self._contents = contents
         self._access = access
@@ -56,6 +58,7 @@ class ByDigest:
         self._sources = sources
         self._patience = patience
         self._current = current
+        self._redirects = redirects
         self._admissions: Questions[tuple[Digest, tuple[str, str, str]], Response] = Questions()
         self._seldom = Seldom(log)
 
@@ -179,6 +182,8 @@ class ByDigest:
             return await self._slice(pull, start, end)
 
         try:
+            if sent_on := self._redirects.reply(pull, size):
+                return sent_on
             return await reply.content(pull.request, digest, size, _BLOB_TYPE, Served("hit"), body)
         finally:
             for fd in opened:

@@ -36,6 +36,7 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.reply import Reply, Request, Served
+from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 
 if TYPE_CHECKING:
@@ -121,7 +122,20 @@ class Proxy:
         via = Via(fingerprints)
         upstream = Upstream(current, via, parents)
         prefetch = Prefetch(contents, self._fills, current, waits, look=0.01)
-        self.engine = Engine(store, contents, tags, links, self.access, self._fills, prefetch, upstream, current, via)
+        self.tickets = Tickets(fingerprints, clock)
+        self.engine = Engine(
+            store,
+            contents,
+            tags,
+            links,
+            self.access,
+            self._fills,
+            prefetch,
+            upstream,
+            current,
+            via,
+            self.tickets,
+        )
 
     @property
     def config(self) -> Config:

@@ -231,6 +231,14 @@ def test_who_can_be_asked_to_log_in(read: Read, tmp_path: Path, mode: str) -> No
     assert why is None or str(tmp_path / "users") in why
 
 
+def test_redirects_need_a_door(read: Read) -> None:
+    assert rules.without_door(read()) is None
+    why = rules.without_door(read(redirect="public"))
+    assert why
+    assert why.startswith('mirrortap.redirect: "public" sends')
+    assert "--mirror-listen" in why
+
+
 async def test_the_way_is_the_addresses_that_were_looked_at(read: Read) -> None:
     assert await Gate(Current(read())).way("10.0.0.1", "192.0.2.1", 443, []) == ["192.0.2.1"]
     assert await Gate(Current(read(tunnel=["127.1"]))).way("10.0.0.1", "127.1", 443, []) == ["127.0.0.1"]

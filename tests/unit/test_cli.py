@@ -141,6 +141,25 @@ def test_a_mode_that_nobody_can_log_in_with(tmp_path: Path) -> None:
     assert line.endswith("take it out and limit allow-clients, or use --mode regular or socks5")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--mirror-listen", "127.0.0.1:0", "--mirror-tls", "mirror.test"),
+        ("--mirror-listen", "127.0.0.1:0", "--mode", "socks5"),
+    ],
+)
+def test_redirects_without_a_door_for_them(options: tuple[str, ...], tmp_path: Path) -> None:
+    config = tmp_path / "mirrortap.toml"
+    config.write_text('[registry."quay.io"]\nredirect = "public"\n')
+    line = refused(tmp_path, "--config", str(config), *options)
+    assert line == (
+        f'mirrortap: {config}: registry."quay.io".redirect: "public" sends clients of mirrortap serve on to its mirror'
+        " door over plain http: start it with --mirror-listen HOST:PORT, without --mirror-tls and in --mode regular, or"
+        " take redirect out"
+    )
+
+
 def test_a_mode_that_there_is_not(tmp_path: Path) -> None:
     result = invoke(tmp_path, "--mode", "upstream")
     assert (result.exit_code, result.stdout) == (2, "")

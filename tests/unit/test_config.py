@@ -288,6 +288,37 @@ def test_a_registry_may_say_zero(read: Read) -> None:
     assert read(toml({"ghcr.io": {"tag-ttl": "0s"}}, {"tag-ttl": "5m"})).rules["ghcr.io"].tag_ttl == 0
 
 
+@pytest.mark.parametrize(("all_of_them", "redirected"), [(None, False), ("never", False), ("public", True)])
+def test_redirect(all_of_them: str | None, redirected: bool, read: Read) -> None:
+    tables = {"ghcr.io": {}, "quay.io": {"redirect": "public"}, "gcr.io/team": {"redirect": "never"}}
+    config = read(toml(tables, {"redirect": all_of_them} if all_of_them else None))
+    assert {name: rule.redirect for name, rule in config.rules.items()} == {
+        "docker.io": redirected,
+        "ghcr.io": redirected,
+        "quay.io": True,
+        "gcr.io/team": False,
+    }
+    plain = config.rule("nvcr.io", 443)
+    assert plain
+    assert plain.redirect == redirected
+    assert config.redirects
+    assert read(toml({}, {"redirect": "public"})).redirects
+    assert not read(toml({"quay.io": {"redirect": "never"}})).redirects
+
+
+def test_no_redirect_where_the_origin_knows_the_proxy(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret")
+    (tmp_path / "password").chmod(0o600)
+    auth = {"username": "proxy", "password-file": tmp_path / "password"}
+    config = read(toml({"quay.io": {"redirect": "public", "auth": auth}}))
+    assert not config.rules["quay.io"].redirect
+    (warning,) = config.warnings
+    assert 'registry."quay.io": redirect = "public" changes nothing' in warning
+    config = read(toml({"quay.io": {"auth": auth}, "ghcr.io": {}}, {"redirect": "public"}))
+    assert {name for name, rule in config.rules.items() if rule.redirect} == {"docker.io", "ghcr.io"}
+    assert not config.warnings
+
+
 def test_timeouts(read: Read) -> None:
     own = {"connect-timeout": "1s", "first-byte-timeout": "2s", "stall-timeout": "3s"}
     assert read(toml({}, own)).timeouts == Timeouts(1, 2, 3)
@@ -626,6 +657,9 @@ def refused(file: Path, *told: str) -> None:
         ("[mirrortap]\ntag-ttl = '-5s'", ["mirrortap.tag-ttl", "not a duration"]),
         ("[mirrortap]\ntag-ttl = 'soon'", ["mirrortap.tag-ttl", "not a duration"]),
         ("[mirrortap]\nconnect-timeout = '0s'", ["mirrortap.connect-timeout", "greater than 0"]),
+        ("[mirrortap]\nredirect = 'always'", ["mirrortap.redirect", "'never' or 'public'"]),
+        ("[mirrortap]\nredirect = true", ["mirrortap.redirect", "'never' or 'public'"]),
+        ('[registry."m.io"]\nredirect = "private"', ['registry."m.io".redirect', "'never' or 'public'"]),
         ('[registry."m.io"]\ntag-ttl = "5 weeks"', ['registry."m.io".tag-ttl', "not a duration"]),
         # Amounts, rates, shares and counts.
         ("[mirrortap]\ncache-size = 5", ["mirrortap.cache-size", "write an amount as a string", "(it is 5)"]),
@@ -1008,6 +1042,7 @@ registry_keys: dict[str, st.SearchStrategy[Any]] = {
     "tag-ttl": durations,
     "prefetch": st.booleans(),
     "mode": st.sampled_from(["online", "offline"]),
+    "redirect": st.sampled_from(["never", "public"]),
 }
 amounts = st.sampled_from(["20GB", "0B", "75%", "0%", "100%", "101%", "9" * 400 + "%", "999999999TiB", "\u0661GB"])
 own_keys: dict[str, st.SearchStrategy[Any]] = {

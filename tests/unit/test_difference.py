@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {
     "hedge-origin": True,
     "stale-after": "3s",
     "tag-ttl": "1s",
+    "redirect": "public",
     "offline": True,
     "cache-size": "10GB",
     "min-free": "1GB",

@@ -122,6 +122,7 @@ class _Reader:
             admission.read(self._source, own, warnings),
             self._lives(),
             tag_ttl=own.tag_ttl,
+            redirect=own.redirect == "public",
             offline=own.offline,
         )
 
@@ -155,6 +156,7 @@ class _Reader:
             prefetch=table.prefetch,
             offline=table.mode and table.mode == "offline",
             open=table.access and table.access == "open",
+            redirect=table.redirect and table.redirect == "public",
             place=place,
         )
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+Redirect = Literal["never", "public"]
 PathMode = Literal["after-v2", "before-v2", "as-is", "replaced"]
 
 
@@ -81,6 +82,7 @@ class RegistryTable(Table):
     prefetch: bool | None = None
     mode: Literal["online", "offline"] | None = None
     access: Literal["open", "checked"] | None = None
+    redirect: Redirect | None = None
     auth: Annotated[AuthTable | None, Field(repr=False)] = None
 
 
@@ -92,6 +94,7 @@ class MirrortapTable(Table):
     hedge_origin: bool = Downloads.hedge_origin
     stale_after: Duration = Timeouts.stale
     tag_ttl: Duration = 0.0
+    redirect: Redirect = "never"
     offline: bool = False
     cache_size: Most = Space.cache
     min_free: Least = Space.free
