@@ -13,6 +13,7 @@ from addon.reply import OFFLINE_REASON, OFFLINE_STATUS
 
 if TYPE_CHECKING:
     from addon.admission.gate import Refusal
+    from addon.oci import OciError
     from addon.reply import Reply
 
 
@@ -60,6 +61,10 @@ def refused(request: http.Request, refusal: Refusal) -> http.Response:
     for name, value in refusal.headers:
         response.headers[name] = value
     return response
+
+
+def error(problem: OciError) -> http.Response:
+    return http.Response.make(problem.status, problem.body(), {"Content-Type": "application/json"})
 
 
 def page(request: http.Request, status: int, content: str | bytes, media_type: str = "text/plain") -> http.Response:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,13 @@ from mitmproxy import ctx, http
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layers import HttpLayer
 
-from addon import addresses, journal, oci
+from addon import addresses, journal
 from addon.admission import rules
 from addon.admission.gate import Refusal, login_to_proxy
 from addon.body import BodyCut
 from addon.doors import answers, live
 from addon.doors.answers import RegistryResponse
+from addon.doors.asked import SECRET_HEADERS, Asked, by_host, by_ticket
 from addon.doors.guests import Guest
 from addon.doors.handover import Handover, Tunnel
 from addon.doors.leaves import Leaves
@@ -33,6 +33,7 @@ from addon.doors.streaming import (
     Turn,
 )
 from addon.doors.ways import Ways
+from addon.oci import OciError
 from addon.reply import Request
 from ca.authority import AuthorityError
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.modes import Socks5AuthData
     from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-    from addon.config.model import Admission, Config, Rule
+    from addon.config.model import Admission, Config
     from addon.doors.handshake import Handshake
     from addon.doors.socks import Wish
     from addon.doors.streaming import Handing
@@ -59,7 +60,7 @@ _DRAIN = 30.0
 # Lines that the log gets a minute about clients that keep us waiting.
 _LINES = 60
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
-_SECRET_HEADERS, _HIDDEN = ("Authorization", "Proxy-Authorization", "Cookie"), "[hidden]"
+_HIDDEN = "[hidden]"
 _COME_BACK = Refusal(
     508,
     "mirrortap got this request from itself: its own HTTPS_PROXY leads back to it",
@@ -70,14 +71,6 @@ _USE_CONNECT = Refusal(
     "mirrortap speaks TLS for registries alone: use CONNECT",
     "mirrortap speaks TLS for registries alone; to reach other https hosts, clients use CONNECT\n",
 )
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """A request to a registry, and the rule that held when it began: it stays its rule to the end."""
-
-    rule: Rule
-    headers: tuple[tuple[str, str], ...]
 
 
 class ProxyDoor:
@@ -96,7 +89,7 @@ class ProxyDoor:
         self._guests: dict[str, Guest] = {}
         self._ways = Ways(service, self._http)
         self._late = journal.Seldom(log, _LINES)
-        self._busy: dict[str, _Begun] = {}  # the requests that are under way
+        self._busy: dict[str, Asked] = {}  # the requests that are under way
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -221,7 +214,7 @@ class ProxyDoor:
             return
         guest.config = config = self._service.config
         rule = config.rule(flow.request.host, flow.request.port)
-        flow.response = await self._admitted(flow, guest, config, rule)
+        flow.response = await self._admitted(flow, guest, config, Asked(rule, (), "") if rule else None)
         if flow.response:
             flow.response.headers["Connection"] = "close"
         else:
@@ -246,22 +239,26 @@ class ProxyDoor:
             return
         guest = self._guests[flow.client_conn.id]
         config = self._service.config
-        rule = _rule(config, guest, flow.request)
-        if rule:
-            self._busy[flow.id] = _Begun(rule, tuple(flow.request.headers.items(multi=True)))
+        asked = None
+        try:
+            asked = by_ticket(self._service, guest, flow.request) or by_host(config, guest, flow.request)
+        except OciError as problem:
+            flow.response = answers.error(problem)
+        if asked:
+            self._busy[flow.id] = asked
             self._idle.clear()
         flow.request.stream = RequestBody(live.transport(flow.client_conn), self._limits.idle)
         guest.heard()
         if flow.response:
             return
-        flow.response = await self._admitted(flow, guest, config, rule)
-        if rule:
+        flow.response = await self._admitted(flow, guest, config, asked)
+        if asked:
             _hide_secrets(flow.request.headers)
         if flow.metadata.get(CHECKED):
             flow.request.stream = True
 
     async def _admitted(
-        self, flow: http.HTTPFlow, guest: Guest, config: Config, rule: Rule | None
+        self, flow: http.HTTPFlow, guest: Guest, config: Config, asked: Asked | None
     ) -> http.Response | None:
         """The refusal, or None: then the flow has CHECKED, and without it nothing is answered or connected to."""
         request = flow.request
@@ -273,12 +270,14 @@ class ProxyDoor:
             if guest.refused:
                 return answers.refused(request, guest.refused)
             ask = login_to_proxy(rules.place(*flow.client_conn.sockname[:2]))
-            if not guest.inside and (refusal := await self._gate.login(guest.address, authorization, ask)):
+            # A ticket stands for the login with which it was got.
+            let_in = guest.inside or (asked is not None and asked.anonymous)
+            if not let_in and (refusal := await self._gate.login(guest.address, authorization, ask)):
                 return answers.refused(request, refusal)
             come_back = self._service.via.is_on(request.headers.get_all("Via"))
-            if come_back and (rule is None or request.method == "CONNECT"):
+            if come_back and (asked is None or request.method == "CONNECT"):
                 return answers.refused(request, _COME_BACK)  # of the others the engine says so
-            if rule is None:
+            if asked is None:
                 if request.scheme == "https" and not config.offline:
                     return answers.refused(request, _USE_CONNECT)
                 scheme = "https" if request.method == "CONNECT" else "http"
@@ -295,17 +294,18 @@ class ProxyDoor:
             return
         if flow.request.host == ITSELF:
             flow.response = self._own_page(flow.request)
-        elif begun := self._busy.get(flow.id):
+        elif asked := self._busy.get(flow.id):
             body = flow.request.stream
             request = Request(
-                rule=begun.rule,
+                rule=asked.rule,
                 method=flow.request.method,
-                target=flow.request.path,
-                headers=begun.headers,
+                target=asked.target,
+                headers=asked.headers,
                 body=body if isinstance(body, RequestBody) and flow.request.raw_content is None else None,
+                anonymous=asked.anonymous,
             )
             flow.response = answers.of_reply(await self._service.engine.answer(request), flow.request.method)
-            if begun.rule.offline:
+            if asked.rule.offline:
                 answers.name_offline(flow.response)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -346,14 +346,14 @@ class ProxyDoor:
 
     async def _ended(self, flow: http.HTTPFlow, failure: str | None) -> None:
         response = flow.response
-        begun = self._busy.get(flow.id)
-        if isinstance(response, RegistryResponse) and begun:
+        asked = self._busy.get(flow.id)
+        if isinstance(response, RegistryResponse) and asked:
             if response.source:
                 await response.source.close()
             seconds = time.time() - flow.request.timestamp_start
             sent = response.sent or len(response.raw_content or b"")
-            asked = flow.request.method, flow.request.path
-            log.info("%s", journal.line(begun.rule, *asked, response.reply, sent, seconds, failure))
+            method, target = flow.request.method, asked.target
+            log.info("%s", journal.line(asked.rule, method, target, response.reply, sent, seconds, failure))
         self._busy.pop(flow.id, None)
         if not self._busy:
             self._idle.set()
@@ -394,16 +394,7 @@ class ProxyDoor:
         return parent.refusal(407, response.reason) if parent else None
 
 
-def _rule(config: Config, guest: Guest, request: http.Request) -> Rule | None:
-    """By the configuration now, or, for who is in a tunnel to what was a registry then and is none now, as it was."""
-    asked = request.host, request.port, oci.repository(request.path)
-    rule = config.rule(*asked)
-    if rule is None and guest.inside and guest.config and not config.offline:
-        rule = guest.config.rule(*asked)
-    return rule
-
-
 def _hide_secrets(headers: http.Headers) -> None:
-    for name in _SECRET_HEADERS:
+    for name in SECRET_HEADERS:
         if name in headers:
             headers[name] = _HIDDEN

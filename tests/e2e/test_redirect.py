@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import ssl
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,3 +94,27 @@ def test_nobody_is_sent_where_the_door_does_not_listen(farm: Farm, app: Image) -
     farm.proxy.log.wait_for(
         r"127\.0\.0\.1 is not redirected: it comes to 127\.0\.0\.2, where the mirror door does not listen"
     )
+
+
+def test_whose_http_proxy_is_this_one_too(farm: Farm, app: Image) -> None:
+    """It asks the proxy for what is at the door."""
+    layer = max(app.layers, key=lambda each: each.size)
+    context = ssl.create_default_context(cafile=str(farm.proxy.ca))
+    with closing(HTTPSConnection("127.0.0.1", farm.proxy.port, context=context, timeout=30)) as connection:
+        connection.set_tunnel("registry-1.docker.io", 443)
+        location = exchange(connection, "GET", f"/v2/library/app/blobs/{layer.digest}").headers["Location"]
+
+    def ask(source: str, url: str) -> Response:
+        with closing(
+            HTTPConnection("127.0.0.1", farm.proxy.port, timeout=30, source_address=(source, 0))
+        ) as connection:
+            return exchange(connection, "GET", url)
+
+    got = ask("127.0.0.1", location)
+    assert (got.status, got.body) == (200, layer.data)
+    stolen = ask("127.0.0.2", location)
+    assert (stolen.status, json.loads(stolen.body)["errors"][0]["code"]) == (403, "DENIED")
+    forged = ask("127.0.0.1", f"{location[:-2]}00")
+    assert (forged.status, json.loads(forged.body)["errors"][0]["code"]) == (403, "DENIED")
+    # Nothing else there is reached through the proxy.
+    assert ask("127.0.0.1", f"http://{farm.proxy.mirror}/v2/").status == 403
