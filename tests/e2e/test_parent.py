@@ -91,7 +91,7 @@ def test_a_pull_through_squid(app: Image, authority: Authority, tmp_path: Path) 
             assert set(pulled.blobs()) >= {blob.digest for blob in app.blobs}
             # A tunnel to a host that is not intercepted, too.
             assert proxy.client(other, ca=authority.file).get("/v2/").status == 200
-            assert {answered.endpoint for answered in proxy.answered()} == {where}
+            assert {answered.endpoint for answered in proxy.answered() if answered.cache == "miss"} == {where}
             assert PASSWORD not in proxy.program.output()
         accesses = parent.accesses()
     assert set(accesses) == {f"200 CONNECT {target} {USER}" for target in (where, other)}

@@ -132,6 +132,6 @@ def test_nothing_is_ever_raised(headers: list[str]) -> None:
 )
 def test_a_hostile_header_takes_no_time(header: str) -> None:
     """Any endpoint, and any host it redirects to, may send 64 kB; meanwhile every transfer would stand still."""
-    start = time.process_time()
+    start = time.thread_time()
     bearer([header])
-    assert time.process_time() - start < 0.3
+    assert time.thread_time() - start < 0.3
