@@ -26,7 +26,7 @@ _READ, _WRITE = 256 << 10, 1 << 20
 # Bytes given to OpenSSL at once: what of it did not fit into the socket is only known when all of it did.
 _PIECE = 256 << 10
 # Bytes of a file that are read at once.
-_FILE_PIECE = 64 << 10
+_FILE_PIECE = 128 << 10
 # Bytes up to which pieces are written as one: each would get a record, and a system call, of its own.
 _JOINED = 64 << 10
 # Seconds as in asyncio, where nothing is said.
@@ -237,9 +237,24 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
                 break
             if not got:
                 break
-            self.write(buffer[:got])
             written += got
+            self._send_at_once(buffer[:got])
         return written
+
+    def _send_at_once(self, piece: memoryview) -> None:
+        """Without a place in the queue, which is empty, unless it does not fit into the socket."""
+        try:
+            piece = piece[self._sock.send(piece) :]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            self._break(error)
+            return
+        if piece:
+            # A write that is tried again may be of the same bytes in another place: Python's ssl has allowed that.
+            self._unsent.append(memoryview(bytes(piece)))
+            self._loop.add_writer(self._sock.fileno(), self._write)
+            self._maybe_pause_protocol()
 
     def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
         listed = list(pieces)
