@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from addon.service import Service
 
 SECRET_HEADERS = ("Authorization", "Proxy-Authorization", "Cookie")
-# With a ticket nobody is anybody.
-_NOT_SHOWN = frozenset(name.lower() for name in SECRET_HEADERS)
+FOR_US = frozenset(name.lower() for name in SECRET_HEADERS)
+"""A client's login here, and what could stand for one: nothing for a registry that did not ask for it."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,20 @@ class Asked:
     anonymous: bool = False
 
 
+def rule(now: Config, then: Config | None, host: str, port: int, path: str) -> Rule | None:
+    """By the configuration now, or, for who is in a tunnel to what was a registry `then` and is none now, as it was."""
+    place = host, port, oci.repository(path)
+    found = now.rule(*place)
+    if found is None and then and not now.offline:
+        found = then.rule(*place)
+    return found
+
+
 def by_host(config: Config, guest: Guest, request: http.Request) -> Asked | None:
-    """By the configuration now, or, for who is in a tunnel to what was a registry then and is none now, as it was."""
-    asked = request.host, request.port, oci.repository(request.path)
-    rule = config.rule(*asked)
-    if rule is None and guest.inside and guest.config and not config.offline:
-        rule = guest.config.rule(*asked)
-    return Asked(rule, tuple(request.headers.items(multi=True)), request.path) if rule else None
+    """For a registry that is named as one."""
+    then = guest.config if guest.inside else None
+    found = rule(config, then, request.host, request.port, request.path)
+    return Asked(found, tuple(request.headers.items(multi=True)), request.path) if found else None
 
 
 def by_ticket(service: Service, guest: Guest, request: http.Request) -> Asked | None:
@@ -50,8 +57,8 @@ def by_ticket(service: Service, guest: Guest, request: http.Request) -> Asked | 
         return None
     ticket = service.tickets.read(request.path, guest.address)
     meant = mirroring.at(ticket.registry, ticket.target)
-    rule = service.config.rule(meant.host, meant.port, oci.repository(meant.target))
-    if rule is None:
+    found = service.config.rule(meant.host, meant.port, oci.repository(meant.target))
+    if found is None:
         raise OciError(404, "NAME_UNKNOWN", f"{meant.registry} is not one of the registries here any more")
-    headers = tuple((n, v) for n, v in request.headers.items(multi=True) if n.lower() not in _NOT_SHOWN)
-    return Asked(rule, headers, meant.target, anonymous=True)
+    headers = tuple((n, v) for n, v in request.headers.items(multi=True) if n.lower() not in FOR_US)
+    return Asked(found, headers, meant.target, anonymous=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from addon import journal, mirroring, oci, reply, tickets
 from addon.admission.gate import login_to_mirror
+from addon.doors.asked import FOR_US
 from addon.doors.exchanges import REFUSED, Exchange
 from addon.oci import OciError, Ping
 from addon.reply import Reply, Request, Served
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mirrortap")
 
-# The client's login here, and what could stand for one: nothing for a registry.
-_FOR_US = frozenset({"authorization", "cookie", "proxy-authorization"})
 _unknown = journal.Seldom(log, 60)
 
 
@@ -95,7 +94,7 @@ class MirrorExchange(Exchange):
         return rule
 
     def _headers(self) -> tuple[tuple[str, str], ...]:
-        return tuple((name, value) for name, value in self._request.headers.items() if name.lower() not in _FOR_US)
+        return tuple((name, value) for name, value in self._request.headers.items() if name.lower() not in FOR_US)
 
 
 def _pong(rule: Rule) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from addon import oci
+from addon.doors import asked
 from addon.doors.exchanges import Exchange
 from addon.oci import OciError
 from addon.reply import OFFLINE_REASON, OFFLINE_STATUS, Request
@@ -52,13 +52,9 @@ class TunnelExchange(Exchange):
         return Request(self._rule(), request.method, request.raw_path, headers, body, door=self._door)
 
     def _rule(self) -> Rule:
-        """By the configuration now, or, for who is in a tunnel to what was a registry then and is none now, as it
-        was. Raises OciError."""
-        asked = self._tunnel.host, self._tunnel.port, oci.repository(self._request.raw_path)
+        """Raises OciError."""
         config = self._service.config
-        rule = config.rule(*asked)
-        if rule is None and self._config and not config.offline:
-            rule = self._config.rule(*asked)
+        rule = asked.rule(config, self._config, self._tunnel.host, self._tunnel.port, self._request.raw_path)
         if rule is None:
             status, why = (OFFLINE_STATUS, OFFLINE_REASON) if config.offline else (502, "connect anew")
             raise OciError(status, "UNAVAILABLE", f"{self._tunnel.host} is no registry here any more: {why}")

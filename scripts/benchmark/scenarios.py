@@ -129,7 +129,10 @@ class Blob(Scenario):
         }
 
     def _way(self, server: Server) -> Way:
-        return server.plain if self.plain else server.way
+        way = server.plain if self.plain else server.way
+        if way is None:
+            raise BenchError(f"{server.name} has no door without TLS")
+        return way
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,9 @@ class Server(ABC):
         """Over TLS, once it is started."""
 
     @property
-    def plain(self) -> Way:
-        """Without TLS; for those that have one."""
-        raise NotImplementedError
+    def plain(self) -> Way | None:
+        """Without TLS, where it has one."""
+        return None
 
     @abstractmethod
     def _start(self) -> None:

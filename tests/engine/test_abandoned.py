@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from support.faults import Slow
 
-from addon.threads import finish
 from engine.harness import NAME, blob
 from engine.test_coalescing import unread
 from engine.test_shared_fills import DATA, DIGEST, SIZE
@@ -87,24 +85,3 @@ async def test_a_client_that_comes_back_at_once_finds_it_running(
     gate.set()
     assert (await rest).data == DATA[SIZE // 10 :]
     assert len(mirror.requests) == 1
-
-
-async def test_work_in_a_thread_is_finished_before_its_file_is_closed() -> None:
-    """Else it might write into whatever file gets the descriptor's number next."""
-    begun, go_on = threading.Event(), threading.Event()
-    done = []
-
-    def work() -> None:
-        begun.set()
-        assert go_on.wait(10)
-        done.append(True)
-
-    working = asyncio.create_task(finish(work))
-    assert await asyncio.to_thread(begun.wait, 10)
-    working.cancel()
-    await asyncio.sleep(0)
-    assert not working.done()
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await working
-    assert done
