@@ -22,10 +22,7 @@ from addon.upstream.routing import Attempt
 from addon.upstream.sources import NotFound, Sources
 
 if TYPE_CHECKING:
-    from addon.cache.contents import Contents
-    from addon.cache.links import Links
-    from addon.cache.store import Store
-    from addon.cache.tags import Tags
+    from addon.cache.cache import Cache
     from addon.config.current import Current
     from addon.config.model import Endpoint
     from addon.loops import Via
@@ -44,10 +41,7 @@ class Engine:
 
     def __init__(
         self,
-        store: Store,
-        contents: Contents,
-        tags: Tags,
-        links: Links,
+        cache: Cache,
         access: Access,
         fills: Fills,
         prefetch: Prefetch,
@@ -57,12 +51,12 @@ class Engine:
         tickets: Tickets,
     ) -> None:
         self._via = via
-        self._contents = contents
+        self._contents = contents = cache.contents
         self._fills = fills
         self._prefetch = prefetch
         self._upstream = upstream
         self._relay = Relay(upstream)
-        self._index = Index(store, tags)
+        self._index = Index(cache.store, cache.tags)
         self._access = access
         sources, patience = Sources(upstream, current, access), Patience(lambda: current.config.timeouts.stale)
         self._referring = Referring(access, sources)
@@ -70,7 +64,15 @@ class Engine:
         self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, current, redirects)
         prefetch.by_digest = self._by_digest
         self._by_tag = ByTag(
-            contents, tags, links, access, self._index, sources, self._by_digest, patience, self._relay.failing
+            contents,
+            cache.tags,
+            cache.links,
+            access,
+            self._index,
+            sources,
+            self._by_digest,
+            patience,
+            self._relay.failing,
         )
 
     async def close(self) -> None:

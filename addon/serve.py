@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from mitmproxy.log import LegacyLogEvents
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
-from addon import journal, welcome
+from addon import __version__, journal, running, welcome
 from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
 from addon.loop import Loop
+from addon.running import Running
 from addon.service import StartError
 from addon.workers import supervise
 
@@ -91,6 +93,19 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
 
     def greet() -> None:
         mirror = _address(bound.mirror) if bound.mirror else None
+        _tell(
+            service,
+            Running(
+                pid=os.getpid(),
+                version=__version__,
+                mode=bound.mode,
+                proxy=_address(bound.proxy),
+                mirror=mirror,
+                mirror_names=bound.mirror_names,
+                workers=workers,
+                since=time.time(),
+            ),
+        )
         told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)
         print(told, flush=True)
 
@@ -99,11 +114,21 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
         service.after_fork()
         asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline), loop_factory=Loop)
 
-    if workers == 1:
-        asyncio.run(_serve(service, bound, greet), loop_factory=Loop)
-    else:
-        service.before_fork()
-        supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
+    try:
+        if workers == 1:
+            asyncio.run(_serve(service, bound, greet), loop_factory=Loop)
+        else:
+            service.before_fork()
+            supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
+    finally:
+        running.forget(service.data, os.getpid())
+
+
+def _tell(service: Service, told: Running) -> None:
+    try:
+        running.tell(service.data, told)
+    except OSError as error:
+        log.warning("%s: commands will not find this proxy: %s", service.data, error.strerror)
 
 
 def _bind(ports: Ports) -> _Bound:

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING
 
 from addon.admission import rules
 from addon.admission.gate import Gate, leads_to
-from addon.cache import database, rebuild
-from addon.cache.contents import Contents
+from addon.cache.cache import Cache
 from addon.cache.janitor import Janitor
-from addon.cache.links import Links
-from addon.cache.pins import Pins
-from addon.cache.rights import Rights
-from addon.cache.store import Store, StoreError
-from addon.cache.tags import Tags
+from addon.cache.store import StoreError
 from addon.config.current import Current
 from addon.config.load import load
 from addon.config.model import ConfigError
@@ -31,6 +26,7 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
+from addon.running import LOCK
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 from addon.watching import Watch, Watching
@@ -68,7 +64,7 @@ class Service:
         that the CA must have certificates for besides the registries'. `modes`: how clients come to the proxy's port.
         `plain_mirror`: whether `plain_doors` will be said.
         """
-        data = data or default_data()
+        self.data = data = data or default_data()
 
         def read() -> Config:
             config = load(config_files)
@@ -112,37 +108,29 @@ class Service:
         lock = _lock(data)
         try:
             self._renewal = Renewal(data / "ca", self._names(self.config), self.config.lives)
-            self.cache = data / "cache"
             self._fingerprints = Fingerprints.open(data / "fingerprints.key")
-            self._open_cache()
-            self._store.sweep()
-            rebuild.reconcile(self._store, self._contents, self._tags, self._links, self._rights)
+            self.cache = Cache(data / "cache", lambda: self.config.beliefs)
+            self.cache.store.sweep()
+            self.cache.reconcile()
         except BaseException:
             os.close(lock)
             raise
         self._lock: int | None = lock
         self._watching: Watching | None = None
 
-    def _open_cache(self) -> None:
-        self._store = Store(self.cache)
-        self._database = database.connect(self.cache / "mirrortap.sqlite")
-        self._contents = Contents(self._store, self._database)
-        self._tags, self._links = Tags(self._database), Links(self._database)
-        self._rights = Rights(self._database, lambda: self.config.beliefs)
-
     def before_fork(self) -> None:
         """Leaves the lock alone open: SQLite's connections must not be carried over a fork.
 
         From now on changes of the configuration are for the forked processes to tell.
         """
-        self._database.close()
+        self.cache.close()
         self._watch.quiet = True
 
     def after_fork(self) -> None:
         """In the forked process, opens the cache anew; the lock stays with the other one alone. Raises StartError."""
         self._unlock()
         try:
-            self._open_cache()
+            self.cache = Cache(self.cache.folder, lambda: self.config.beliefs)
         except StoreError as error:
             raise StartError(str(error)) from None
         self._watch.quiet = False
@@ -201,15 +189,12 @@ class Service:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()
         self._renewal.start()
-        fills = Fills(self._store, self._current, self._janitor.write_failed)
+        fills = Fills(self.cache.store, self._current, self._janitor.write_failed)
         engine = Engine(
-            self._store,
-            self._contents,
-            self._tags,
-            self._links,
-            Access(self._rights, self._links, self._fingerprints),
+            self.cache,
+            Access(self.cache.rights, self.cache.links, self._fingerprints),
             fills,
-            Prefetch(self._contents, fills, self._current),
+            Prefetch(self.cache.contents, fills, self._current),
             Upstream(self._current, self.via, self.parents),
             self._current,
             self.via,
@@ -220,9 +205,9 @@ class Service:
 
     @cached_property
     def _janitor(self) -> Janitor:
-        pins = Pins(self._database, self._tags)
-        janitor = Janitor(self._store, self._contents, pins, lambda: self.config.space)
-        self._contents.grew = janitor.nudge
+        cache = self.cache
+        janitor = Janitor(cache.store, cache.contents, cache.pins, lambda: self.config.space)
+        cache.contents.grew = janitor.nudge
         return janitor
 
     async def close(self) -> None:
@@ -232,7 +217,7 @@ class Service:
             await self.engine.close()
             await self._janitor.close()
             await self._renewal.close()
-        self._database.close()
+        self.cache.close()
         self._unlock()
 
     def _unlock(self) -> None:
@@ -251,7 +236,7 @@ def _lock(data: Path) -> int:
     """Keeps a second proxy out of the folder; the lock ends with the process."""
     try:
         data.mkdir(parents=True, exist_ok=True)
-        lock = os.open(data / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"{data}: cannot be written: {error.strerror}; choose another folder with --data") from None
     try:

@@ -47,7 +47,7 @@ def text(
         f"  {unnamed(config)}: {', '.join(names)}",
         f"  {others(config)}",
         *(f"  {line}" for line in service.parents.told),
-        f"Cache: {service.cache}",
+        f"Cache: {service.cache.folder}",
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",
         *(f"       WARNING {warning}" for warning in authority.warnings),

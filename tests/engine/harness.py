@@ -19,14 +19,8 @@ from support.registry import FakeRegistry
 
 from addon import oci
 from addon.body import BodyCut
-from addon.cache import database, rebuild
-from addon.cache.contents import Contents
+from addon.cache.cache import Cache
 from addon.cache.janitor import Janitor
-from addon.cache.links import Links
-from addon.cache.pins import Pins
-from addon.cache.rights import Rights
-from addon.cache.store import Store
-from addon.cache.tags import Tags
 from addon.config.current import Current
 from addon.engine import Engine
 from addon.fingerprints import Fingerprints
@@ -107,35 +101,19 @@ class Proxy:
     ) -> None:
         self.current = current = Current(config)
         self.cache = data / "cache"
-        store = Store(self.cache)
-        self._database = database.connect(self.cache / "mirrortap.sqlite")
-        contents = Contents(store, self._database)
-        tags, links = Tags(self._database, clock), Links(self._database)
-        rights = Rights(self._database, lambda: self.config.beliefs, clock)
-        rebuild.reconcile(store, contents, tags, links, rights)
+        cache = Cache(self.cache, lambda: self.config.beliefs, clock)
+        cache.reconcile()
+        self._database, self.pins = cache.database, cache.pins
         fingerprints = Fingerprints(key)
-        self.access = Access(rights, links, fingerprints)
-        self.pins = Pins(self._database, tags)
-        self.janitor = Janitor(store, contents, self.pins, lambda: space or self.config.space)
-        contents.grew = self.janitor.nudge
-        self._fills = Fills(store, current, self.janitor.write_failed, grace)
+        self.access = Access(cache.rights, cache.links, fingerprints)
+        self.janitor = Janitor(cache.store, cache.contents, cache.pins, lambda: space or self.config.space)
+        cache.contents.grew = self.janitor.nudge
+        self._fills = Fills(cache.store, current, self.janitor.write_failed, grace)
         via = Via(fingerprints)
         upstream = Upstream(current, via, parents)
-        prefetch = Prefetch(contents, self._fills, current, waits, look=0.01)
+        prefetch = Prefetch(cache.contents, self._fills, current, waits, look=0.01)
         self.tickets = Tickets(fingerprints, clock)
-        self.engine = Engine(
-            store,
-            contents,
-            tags,
-            links,
-            self.access,
-            self._fills,
-            prefetch,
-            upstream,
-            current,
-            via,
-            self.tickets,
-        )
+        self.engine = Engine(cache, self.access, self._fills, prefetch, upstream, current, via, self.tickets)
 
     @property
     def config(self) -> Config:

@@ -35,8 +35,8 @@ async def test_a_first_start_makes_everything(data: Path) -> None:
     service = Service([], data)
     assert service.authority.created
     assert service.authority.root_path == data / "ca" / "ca.crt"
-    assert service.cache == data / "cache"
-    assert {path.name for path in service.cache.iterdir()} >= {"oci-layout", "index.json", "mirrortap.sqlite"}
+    assert service.cache.folder == data / "cache"
+    assert {path.name for path in service.cache.folder.iterdir()} >= {"oci-layout", "index.json", "mirrortap.sqlite"}
     await service.close()
 
 
@@ -92,14 +92,14 @@ async def test_over_a_fork_the_lock_stays_where_it_was(data: Path) -> None:
     """As in the supervisor and its worker, but for the fork: the lock is one, so the second half lets go of it."""
     service = Service([], data)
     service.before_fork()
-    assert not held_open(service.cache)
+    assert not held_open(service.cache.folder)
     refused(None, data, "is in use by another mirrortap")
     service.after_fork()
-    assert held_open(service.cache)
+    assert held_open(service.cache.folder)
     await Service([], data).close()
     assert service.engine
     await service.close()
-    assert not held_open(service.cache)
+    assert not held_open(service.cache.folder)
 
 
 def held_open(folder: Path) -> set[str]:
@@ -112,7 +112,7 @@ def held_open(folder: Path) -> set[str]:
 def test_a_cache_that_is_gone_after_the_fork(data: Path) -> None:
     service = Service([], data)
     service.before_fork()
-    database = service.cache / "mirrortap.sqlite"
+    database = service.cache.folder / "mirrortap.sqlite"
     database.unlink()
     database.mkdir()
     with pytest.raises(StartError, match=r"mirrortap\.sqlite: cannot be used \(.*\); check the folder's rights"):
@@ -173,14 +173,14 @@ async def test_the_default_folder_is_below_home(
     else:
         monkeypatch.setenv("XDG_DATA_HOME", set_to)
     service = Service()
-    assert service.cache == tmp_path / ".local" / "share" / "mirrortap" / "cache"
+    assert service.cache.folder == tmp_path / ".local" / "share" / "mirrortap" / "cache"
     await service.close()
 
 
 async def test_the_default_folder_is_xdgs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     service = Service()
-    assert service.cache == tmp_path / "xdg" / "mirrortap" / "cache"
+    assert service.cache.folder == tmp_path / "xdg" / "mirrortap" / "cache"
     await service.close()
 
 

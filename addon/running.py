@@ -1,0 +1,91 @@
+"""What the proxy that uses a data folder says of itself there, for commands that look for it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILE = "running.json"
+LOCK = ".lock"
+"""The file in a data folder that its proxy holds locked."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """`proxy` and `mirror` (None: there is none) are listened on; `since` in seconds since the epoch.
+
+    `mirror_names`: the DNS names that the mirror has in TLS; plain http without any.
+    """
+
+    pid: int
+    version: str
+    mode: str
+    proxy: tuple[str, int]
+    mirror: tuple[str, int] | None
+    mirror_names: tuple[str, ...]
+    workers: int
+    since: float
+
+
+def tell(data: Path, running: Running) -> None:
+    """For others to read. Raises OSError."""
+    file = data / f".{_FILE}.{running.pid}"
+    file.write_text(json.dumps(asdict(running)))
+    file.replace(data / _FILE)
+
+
+def forget(data: Path, pid: int) -> None:
+    """To be called at the end: nothing of this process is left there, what another has told stays."""
+    found = _read(data)
+    if found and found.pid == pid:
+        with suppress(OSError):
+            (data / _FILE).unlink()
+
+
+def find(data: Path) -> Running | None:
+    """The proxy that uses the folder just now; None when there is none, or it is not up yet."""
+    return _read(data) if _is_locked(data / LOCK) else None
+
+
+def _read(data: Path) -> Running | None:
+    try:
+        told = json.loads((data / _FILE).read_bytes())
+        mirror = told["mirror"]
+        return Running(
+            pid=int(told["pid"]),
+            version=str(told["version"]),
+            mode=str(told["mode"]),
+            proxy=_place(told["proxy"]),
+            mirror=_place(mirror) if mirror else None,
+            mirror_names=tuple(map(str, told["mirror_names"])),
+            workers=int(told["workers"]),
+            since=float(told["since"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _place(told: list[object]) -> tuple[str, int]:
+    host, port = told
+    return str(host), int(str(port))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
