@@ -16,6 +16,7 @@ from addon.pulls.pull import Pull
 from addon.pulls.redirects import Redirects
 from addon.pulls.referrers import Referring
 from addon.pulls.relay import Relay
+from addon.status.tally import Tally
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt
@@ -49,7 +50,9 @@ class Engine:
         current: Current,
         via: Via,
         tickets: Tickets,
+        tally: Tally | None = None,
     ) -> None:
+        """`tally`: what counts what is done, if somebody wants to know."""
         self._via = via
         self._contents = contents = cache.contents
         self._fills = fills
@@ -58,7 +61,9 @@ class Engine:
         self._relay = Relay(upstream)
         self._index = Index(cache.store, cache.tags)
         self._access = access
-        sources, patience = Sources(upstream, current, access), Patience(lambda: current.config.timeouts.stale)
+        tally = tally or Tally()
+        sources, patience = Sources(upstream, current, access, tally), Patience(lambda: current.config.timeouts.stale)
+        self.standing = sources.standing
         self._referring = Referring(access, sources)
         redirects = Redirects(access, tickets)
         self._by_digest = ByDigest(contents, access, fills, self._index, sources, patience, current, redirects)

@@ -25,6 +25,9 @@ from addon.doors.proxy import ProxyDoor
 from addon.loop import Loop
 from addon.running import Running
 from addon.service import StartError
+from addon.status.facts import Listening
+from addon.status.reporter import Place
+from addon.status.slots import Slots
 from addon.workers import supervise
 
 if TYPE_CHECKING:
@@ -91,6 +94,13 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
     if bound.mode == "regular" and not bound.mirror_names:
         service.plain_doors = [listener.getsockname()[:2] for listener in bound.mirror]
 
+    service.place = Place(
+        workers=workers,
+        slots=Slots(workers) if workers > 1 else None,
+        started=time.time(),
+        listening=_listening(bound),
+    )
+
     def greet() -> None:
         mirror = _address(bound.mirror) if bound.mirror else None
         _tell(
@@ -111,7 +121,7 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
 
     def work(worker: Worker) -> None:
         journal.to_stderr(f"worker {worker.number} ")
-        service.after_fork()
+        service.after_fork(worker.number)
         asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline), loop_factory=Loop)
 
     try:
@@ -122,6 +132,13 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
             supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
     finally:
         running.forget(service.data, os.getpid())
+
+
+def _listening(bound: _Bound) -> Listening:
+    proxy = "{}:{}".format(*_address(bound.proxy))
+    scheme = "https" if bound.mirror_names else "http"
+    mirror = "{}://{}:{}".format(scheme, *_address(bound.mirror)) if bound.mirror else ""
+    return Listening(proxy, mirror, bound.mode)
 
 
 def _tell(service: Service, told: Running) -> None:

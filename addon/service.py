@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,8 @@ from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
 from addon.running import LOCK
+from addon.status.reporter import Place, Reporter
+from addon.status.tally import Tally
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 from addon.watching import Watch, Watching
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from addon.config.model import Config
+    from addon.status.facts import Facts
     from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed
@@ -76,6 +81,9 @@ class Service:
             return config.taken_offline() if offline else config
 
         self._own_names = tuple(own_names)
+        self.place = Place(started=time.time())
+        """Which of the workers this process is."""
+        self.tally = Tally()
         self.plain_doors: Sequence[tuple[str, int]] = ()
         """Where a mirror door listens (IP address and port) that clients of the proxy can be sent to."""
         try:
@@ -126,8 +134,12 @@ class Service:
         self.cache.close()
         self._watch.quiet = True
 
-    def after_fork(self) -> None:
-        """In the forked process, opens the cache anew; the lock stays with the other one alone. Raises StartError."""
+    def after_fork(self, number: int) -> None:
+        """In the forked process, opens the cache anew; the lock stays with the other one alone. Raises StartError.
+
+        `number`: which of the workers it is.
+        """
+        self.place = replace(self.place, number=number)
         self._unlock()
         try:
             self.cache = Cache(self.cache.folder, lambda: self.config.beliefs)
@@ -189,7 +201,7 @@ class Service:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         self._janitor.start()
         self._renewal.start()
-        fills = Fills(self.cache.store, self._current, self._janitor.write_failed)
+        fills = Fills(self.cache.store, self._current, self._janitor.write_failed, tally=self.tally)
         engine = Engine(
             self.cache,
             Access(self.cache.rights, self.cache.links, self._fingerprints),
@@ -199,21 +211,39 @@ class Service:
             self._current,
             self.via,
             self.tickets,
+            self.tally,
         )
         self._watching = Watching(self._watch)
+        self._reporter = Reporter(
+            self.place,
+            self.data,
+            self._current,
+            self._watch,
+            self._renewal,
+            self.gate,
+            self.tally,
+            fills,
+            engine.standing,
+        )
         return engine
+
+    async def facts(self) -> Facts:
+        """What the whole proxy, all its workers, can say of itself; only when it is up."""
+        return await self._reporter.facts()
 
     @cached_property
     def _janitor(self) -> Janitor:
         cache = self.cache
         janitor = Janitor(cache.store, cache.contents, cache.pins, lambda: self.config.space)
         cache.contents.grew = janitor.nudge
+        janitor.evicted = self.tally.evicted
         return janitor
 
     async def close(self) -> None:
         if "engine" in self.__dict__:
             if self._watching:
                 await self._watching.close()
+            await self._reporter.close()
             await self.engine.close()
             await self._janitor.close()
             await self._renewal.close()

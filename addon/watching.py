@@ -66,6 +66,11 @@ class Watch:
         self._refusal: str | None = None
         self._again = math.inf  # when to read once more what was refused, on the monotonic clock
 
+    @property
+    def refusal(self) -> str:
+        """Why what the files say now is not in use; "" if it is."""
+        return self._refusal or ""
+
     def remind(self) -> None:
         """What was refused is tried again, and told again."""
         if self._refusal is not None:

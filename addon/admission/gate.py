@@ -49,6 +49,10 @@ class Crowd:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
+    @property
+    def count(self) -> int:
+        return self._counts.total()
+
     def enter(self, client: str, most: int) -> bool:
         """Whether it has fewer than `most`; there is one more then, which then counts until it leaves."""
         if self._counts[client] >= most:
@@ -89,6 +93,11 @@ class Gate:
 
     def leave(self, client: str) -> None:
         self._crowd.leave(client)
+
+    @property
+    def count(self) -> int:
+        """Connections that there are."""
+        return self._crowd.count
 
     @property
     def wants_login(self) -> bool:

@@ -202,6 +202,11 @@ class Contents:
         rows = database.read(self._database, "SELECT coalesce(sum(size), 0) FROM content")
         return int(rows[0][0]) if rows else 0
 
+    def count(self) -> int:
+        """How many files."""
+        rows = database.read(self._database, "SELECT count(*) FROM content")
+        return int(rows[0][0]) if rows else 0
+
     def by_use(self) -> Iterator[Entry]:
         """All of it, what was not used for longest first. Rows may be forgotten meanwhile."""
         last = (-math.inf, "")

@@ -65,6 +65,8 @@ class Janitor:
         self._space = space
         self._clock = clock
         self._lock = store.folder / "janitor.lock"
+        self.evicted: Callable[[int, int], None] = lambda files, size: None
+        """Called with how many files have gone, and their bytes."""
         self._seldom = Seldom(log)
         self._full = False
         self._reconciled = clock()  # which is done at the start
@@ -184,6 +186,7 @@ class Janitor:
             files += len(gone)
             freed += sum(entry.size for entry in gone)
         if files:
+            self.evicted(files, freed)
             log.info("made room in the cache: %d files evicted, %s", files, journal.size(freed))
         return freed
 

@@ -24,6 +24,7 @@ SETTINGS: dict[str, Callable[[Config], object]] = {
     "stale-after": lambda config: written_seconds(config.timeouts.stale),
     "tag-ttl": lambda config: written_seconds(config.tag_ttl),
     "redirect": lambda config: "public" if config.redirect else "never",
+    "show-private": lambda config: config.show_private,
     "offline": lambda config: config.offline,
     "cache-size": lambda config: written_amount(config.space.cache),
     "min-free": lambda config: written_amount(config.space.free),

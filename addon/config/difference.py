@@ -36,7 +36,7 @@ _KEYS = {
     "lives.intermediate": "intermediate-life",
 }
 _GROUPS = ("timeouts", "space", "downloads", "beliefs", "admission", "lives")
-_SINGLE = ("tag_ttl", "redirect", "offline")
+_SINGLE = ("tag_ttl", "redirect", "show_private", "offline")
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -324,6 +324,7 @@ class Config:
     lives: Lives = Lives()
     tag_ttl: float = 0.0
     redirect: bool = False  # as in rules
+    show_private: bool = False  # names of repositories that not everybody may read, on the status page
     offline: bool = False  # nothing is connected to, other hosts included
     sources: tuple[Path, ...] = ()  # as they were given
     files: frozenset[Path] = frozenset()  # whatever was read for it, folders included

@@ -13,6 +13,7 @@ from addon.doors.sending import Sending
 from addon.doors.visitors import MAX_HEAD, too_long
 from addon.oci import OciError
 from addon.reply import OFFLINE_REASON, OFFLINE_STATUS, Reply, Served
+from addon.status import answered
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -78,6 +79,17 @@ class Exchange(ABC):
         finally:
             if asked:
                 seconds = time.monotonic() - self._begun
+                self._service.tally.answered(
+                    answered.of(
+                        asked,
+                        answer,
+                        at=time.time() - seconds,
+                        client=self._visitor.address,
+                        sent=sending.sent,
+                        seconds=seconds,
+                        cut=sending.failure,
+                    )
+                )
                 line = journal.line(
                     asked.rule, asked.method, asked.target, answer, sending.sent, seconds, sending.failure
                 )

@@ -35,6 +35,7 @@ from addon.doors.streaming import (
 from addon.doors.ways import Ways
 from addon.oci import OciError
 from addon.reply import Request
+from addon.status import answered
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
@@ -196,6 +197,8 @@ class ProxyDoor:
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         address = data.context.server.address
+        if guest := self._guests.get(data.context.client.id):
+            self._service.tally.broke_off_tls(guest.address, f"for {address and address[0]}")
         log.warning(
             "%s broke off TLS for %s (%s); if it does not trust the CA yet, install %s there",
             live.peer(data.context.client),
@@ -354,6 +357,17 @@ class ProxyDoor:
             sent = response.sent or len(response.raw_content or b"")
             method, target = flow.request.method, asked.target
             log.info("%s", journal.line(asked.rule, method, target, response.reply, sent, seconds, failure))
+            self._service.tally.answered(
+                answered.of(
+                    Request(asked.rule, method, target, asked.headers),
+                    response.reply,
+                    at=flow.request.timestamp_start,
+                    client=str(addresses.parse(flow.client_conn.peername[0])),
+                    sent=sent,
+                    seconds=seconds,
+                    cut=failure,
+                )
+            )
         self._busy.pop(flow.id, None)
         if not self._busy:
             self._idle.set()

@@ -105,6 +105,7 @@ class Reception:
         )
 
     def _broke_off(self, address: str, way: Way, error: OSError) -> None:
+        self._service.tally.broke_off_tls(address, way.told)
         root = self._service.authority.root_path
         self._late.warning(
             "%s broke off TLS %s (%s); if it does not trust the CA yet, install %s there",

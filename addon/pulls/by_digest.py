@@ -136,7 +136,10 @@ class ByDigest:
                 # What could not be opened for another repository or reader, or without asking everybody, says nothing
                 # of this one.
                 fill = self._fills.running(pull.digest)
-        fill = fill or self._start_fill(pull, spare, ahead)
+        if fill is None:
+            fill = self._start_fill(pull, spare, ahead)
+        elif not ahead:
+            self._fills.joined(fill)
         await fill.opened()
         return fill
 
@@ -150,7 +153,7 @@ class ByDigest:
                 self._index.note()
 
         fill = self._fills.start(pull.digest, pull.asker, new_search, filled)
-        fill.sparing, fill.ahead = spare, ahead
+        fill.sparing, fill.ahead, fill.is_manifest = spare, ahead, isinstance(pull.asked, Manifest)
         return fill
 
     async def _stored(self, pull: Pull) -> Reply | None:

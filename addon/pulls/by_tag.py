@@ -175,6 +175,7 @@ class ByTag:
             self._by_digest.warn_of_store(error)
         else:
             self._points_at(_tag(pull), digest)
+        search.received(response.endpoint, len(content))
         media_type = response.headers.get("Content-Type") or media_type
         return _Told(digest, content, media_type, response.endpoint.name)
 

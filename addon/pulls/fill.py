@@ -55,6 +55,9 @@ class Fill:
     def __init__(self, digest: Digest, asker: Asker, new_search: NewSearch, pace: Pace, splitting: Splitting) -> None:
         self.digest = digest
         self.asker = asker
+        self.is_manifest = False
+        self.begun = time.monotonic()
+        self.opening: float | None = None  # seconds until an endpoint began to send, for this process
         self.sparing = False  # whether it is asked for only where no rate limit is used up by that
         self.ahead = False  # whether no client has asked for it yet
         self.source = ""  # the endpoint's name
@@ -79,6 +82,11 @@ class Fill:
     @property
     def failed(self) -> bool:
         return self._failure is not None
+
+    @property
+    def written(self) -> int:
+        """Bytes that are here."""
+        return self._written
 
     @property
     def share(self) -> float:
@@ -242,6 +250,7 @@ class Fill:
             await download.open()
         try:
             facts = Facts(download.source, download.size, download.media_type)
+            self.opening = time.monotonic() - self.begun
             await self._write(download, partial, facts)
         except DigestMismatch:
             await finish(partial.drop)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from addon.journal import Seldom
 from addon.pulls.fill import Fill, Outcome
+from addon.status.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,10 @@ class Fills:
         current: Current,
         write_failed: Callable[[OSError], None],
         grace: float = 5.0,
+        tally: Tally | None = None,
     ) -> None:
         self._store = store
+        self._tally = tally or Tally()
         self._current = current
         self._write_failed = write_failed
         self._grace = grace  # seconds that a client which broke off gets to come back, as containerd does
@@ -47,6 +50,15 @@ class Fills:
     def running(self, digest: Digest) -> Fill | None:
         fill = self._running.get(digest)
         return None if fill is None or fill.failed else fill
+
+    def all(self) -> list[Fill]:
+        """Those that run."""
+        return list(self._tasks)
+
+    def joined(self, fill: Fill) -> None:
+        """A client is served from it that it was not begun for."""
+        registry, *_ = fill.asker
+        self._tally.joined(registry)
 
     @property
     def count(self) -> int:
@@ -72,6 +84,7 @@ class Fills:
     ) -> Fill:
         config = self._current.config
         fill = self._running[digest] = Fill(digest, asker, new_search, config.pace, config.splitting)
+        registry, *_ = asker
 
         async def run() -> None:
             try:
@@ -80,6 +93,9 @@ class Fills:
                 # Another may have been started by whoever saw this one fail.
                 if self._running.get(digest) is fill:
                     del self._running[digest]
+            if fill.opening is not None:
+                self._tally.began(registry, fill.opening)
+            self._tally.ended(registry, outcome.value, time.monotonic() - fill.begun)
             match outcome:
                 case Outcome.STORED:
                     filled()

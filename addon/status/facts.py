@@ -29,9 +29,9 @@ OTHER = "other"
 class Answered:
     """One request to a registry, and what became of it. All that a client wrote is cut to a bounded length.
 
-    `repository` is "" where the request names none; `hidden` where not everybody may know it: then both it and
-    `reference` are "" for whoever looks. `cut`: why the transfer was broken off, "" if it was not. `trace`: the
-    trace-id of W3C Trace Context, if the client sent one.
+    `path` is without its query, which may hold a secret. `repository` is "" where the request names none; `hidden`
+    where not everybody may know it: then it, `reference` and `path` are "" for whoever looks. `cut`: why the transfer
+    was broken off, "" if it was not. `trace`: the trace-id of W3C Trace Context, if the client sent one.
     """
 
     at: float
@@ -47,6 +47,9 @@ class Answered:
     status: int
     sent: int
     seconds: float
+    path: str = ""
+    age: int = 0
+    """Seconds by which something stale is too old."""
     cut: str = ""
     trace: str = ""
     hidden: bool = False
@@ -201,6 +204,33 @@ class Counters:
     first_byte_seconds: Mapping[str, Histogram] = field(default_factory=dict)
     """Of downloads, until an endpoint begins to send, by registry; `fill_seconds` until all is stored."""
     fill_seconds: Mapping[str, Histogram] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tallied:
+    """What one process has counted. `requests`: the last ones, newest first; `latency`: seconds until an endpoint
+    begins to answer, by registry and endpoint; `distrusting`: clients that broke off TLS, where they wanted to, and
+    when."""
+
+    counters: Counters = Counters()
+    requests: Sequence[Answered] = ()
+    latency: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    distrusting: Sequence[tuple[str, str, float]] = ()
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker adds to the facts."""
+
+    tallied: Tallied
+    fills: Sequence[Filling]
+    endpoints: Sequence[EndpointFacts]
+    quotas: Sequence[QuotaFacts]
+    connections: int
+    writable: bool
+    """Whether the cache could be written lately."""
+    refused: str
+    """Why the configuration that there is now is not in use; "" if it is."""
 
 
 @dataclass(frozen=True)

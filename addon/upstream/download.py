@@ -137,6 +137,7 @@ class Download:
     def _begin(self, response: Response) -> None:
         self._response = response
         self._source = response.endpoint.name
+        self._sender = response.endpoint
         self._senders.add(response.endpoint)
         # Whoever answers a Range with 200 begins at the beginning.
         self._skip = 0 if response.status == 206 else self.offset
@@ -200,6 +201,7 @@ class Download:
         if fresh:
             self.offset += len(fresh)
             self._gained = True
+            self._search.received(self._sender, len(fresh))
         return fresh
 
     def _check_pace(self) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from addon.config.model import Endpoint
     from addon.oci import Digest
+    from addon.status.facts import State
 
 # Seconds that an endpoint rests after it failed once, and at most; at most when it said itself for how long; and that
 # it is not believed about a digest.
@@ -28,6 +29,7 @@ class _Rest:
     times: int  # failures in a row
     began: float
     until: float
+    why: str
 
 
 class Health:
@@ -47,11 +49,18 @@ class Health:
         self._lied: dict[tuple[Endpoint, Digest], float] = {}  # until when it is not believed
 
     def failed(
-        self, endpoint: Endpoint, asked: float, now: float, *, wait: float | None = None, kind: str | None = None
+        self,
+        endpoint: Endpoint,
+        asked: float,
+        now: float,
+        *,
+        wait: float | None = None,
+        kind: str | None = None,
+        why: str = "",
     ) -> float:
         """Seconds that it rests now: `wait`, where it said so itself, or longer with every failure in a row.
 
-        `kind` is what a rate limit was for.
+        `kind` is what a rate limit was for; `why`, for people, what was wrong.
         """
         key = (endpoint, kind)
         known = self._rests.get(key)
@@ -69,7 +78,7 @@ class Health:
             # Clients name hosts as they like (*.azurecr.io).
             self._rests = {k: r for k, r in self._rests.items() if r.until + _REST_MAX > now}
         until = max(until, now + rest)
-        self._rests[key] = _Rest(times, began, until)
+        self._rests[key] = _Rest(times, began, until, why)
         return until - now
 
     def outrun(self, endpoint: Endpoint, asked: float, now: float) -> float | None:
@@ -81,7 +90,9 @@ class Health:
         if asked < last:
             return None
         self._outrun[endpoint] = (times + 1, now)
-        return self.failed(endpoint, asked, now) if times + 1 >= _OUTRUN else None
+        if times + 1 < _OUTRUN:
+            return None
+        return self.failed(endpoint, asked, now, why=f"slower than a rival, {times + 1} times in a row")
 
     def answered(self, endpoint: Endpoint, kind: str, asked: float, *, content: bool) -> bool:
         """Whether a rest ended by this.
@@ -120,6 +131,16 @@ class Health:
         """Whether it rests, or sent something else for this digest."""
         lied = digest is not None and self._lied.get((endpoint, digest), now) > now
         return lied or self._resting((endpoint, None), now) or self._resting((endpoint, kind), now)
+
+    def condition(self, endpoint: Endpoint, now: float) -> tuple[State, str, float]:
+        """How it is, why, and until when that holds: "unknown" when it was not asked since a rest has ended."""
+        rests = [(kind, rest) for (who, kind), rest in self._rests.items() if who == endpoint]
+        if not rests:
+            return "up", "", now
+        kind, rest = max(rests, key=lambda each: (each[1].until > now, each[0] is None, each[1].until))
+        if rest.until <= now:
+            return "unknown", rest.why, rest.until
+        return ("down" if kind is None else "limited"), rest.why, rest.until
 
     def _resting(self, key: tuple[Endpoint, str | None], now: float) -> bool:
         return key in self._rests and self._rests[key].until > now

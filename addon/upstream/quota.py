@@ -25,10 +25,11 @@ _MAX_KNOWN = 1000
 
 @dataclass(frozen=True)
 class Quota:
-    """`remaining` requests until the window, of so many seconds, is over."""
+    """`remaining` requests, of `limit` if that is said, until the window, of so many seconds, is over."""
 
     remaining: int
     window: float
+    limit: int | None = None
 
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
@@ -36,8 +37,10 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     remaining = _AMOUNT.fullmatch(headers.get("RateLimit-Remaining", "").strip())
     if not remaining:
         return None
-    said = remaining[2] or _window(headers)
-    return Quota(int(remaining[1]), _WINDOW if said is None else min(_WINDOW_MAX, float(said)))
+    limit = _AMOUNT.fullmatch(headers.get("RateLimit-Limit", "").strip())
+    said = remaining[2] or (limit and limit[2])
+    window = _WINDOW if said is None else min(_WINDOW_MAX, float(said))
+    return Quota(int(remaining[1]), window, int(limit[1]) if limit else None)
 
 
 def wait(status: int, headers: Mapping[str, str], epoch: float) -> float | None:
@@ -84,7 +87,7 @@ class Quotas:
     def __init__(self, floor: Callable[[], int]) -> None:
         """Fewer requests than `floor` says are low."""
         self._floor = floor
-        self._known: dict[tuple[Endpoint, str], tuple[int, float]] = {}  # remaining, and until when
+        self._known: dict[tuple[Endpoint, str], tuple[Quota, float]] = {}  # and since when
 
     def note(self, endpoint: Endpoint, headers: Mapping[str, str], now: float, credential: str = "") -> None:
         """Remembers what any answer of the endpoint says."""
@@ -93,11 +96,14 @@ class Quotas:
             return
         if len(self._known) >= _MAX_KNOWN:
             # Clients name hosts as they like (*.azurecr.io).
-            self._known = {key: (left, until) for key, (left, until) in self._known.items() if until > now}
-        self._known[endpoint, credential] = (said.remaining, now + said.window)
+            self._known = {key: (q, at) for key, (q, at) in self._known.items() if at + q.window > now}
+        self._known[endpoint, credential] = said, now
 
     def low(self, endpoint: Endpoint, now: float, credential: str = "") -> bool:
         """Whether the endpoint is known to have few requests left."""
-        floor = self._floor()
-        remaining, until = self._known.get((endpoint, credential), (floor, now))
-        return remaining < floor and now < until
+        known = self._known.get((endpoint, credential))
+        return known is not None and known[0].remaining < self._floor() and now < known[1] + known[0].window
+
+    def all(self, now: float) -> list[tuple[Endpoint, str, Quota, float]]:
+        """What still holds: endpoint, credential, what was said, and when."""
+        return [(*key, quota, at) for key, (quota, at) in self._known.items() if at + quota.window > now]

@@ -20,12 +20,14 @@ from addon.upstream.reader import ANYBODY
 from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt, Verdict
 from addon.upstream.splitting import Single
+from addon.upstream.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from addon.config.current import Current
     from addon.config.model import Endpoint, Rule
+    from addon.status.tally import Tally
     from addon.upstream.client import Headers, Upstream
     from addon.upstream.reader import Reader, Rights
     from addon.upstream.response import Response
@@ -86,13 +88,20 @@ class _Question:
 class Sources:
     """Asks for a reader, and remembers which endpoints failed, or limit us. `rights` hears what their answers show."""
 
-    def __init__(self, upstream: Upstream, current: Current, rights: Rights) -> None:
+    def __init__(self, upstream: Upstream, current: Current, rights: Rights, tally: Tally) -> None:
         self._upstream = upstream
+        self._tally = tally
         self._rights = rights
         self._current = current
         self._health = Health(Random())
         self._single = Single()
         self._quotas = Quotas(lambda: current.config.downloads.quota_floor)
+        self._standing = Standing(self._health, self._quotas)
+
+    @property
+    def standing(self) -> Standing:
+        """How the endpoints stand."""
+        return self._standing
 
     def of(
         self,
@@ -149,15 +158,18 @@ class Sources:
         return await self._ask_as(question, endpoint, headers, ANYBODY)
 
     async def _ask_as(self, question: _Question, endpoint: Endpoint, headers: Headers, reader: Reader) -> Response:
+        registry, begun = question.rule.registry, time.monotonic()
+        self._standing.asked(registry, endpoint)
         response = await self._upstream.pull(
             endpoint,
             question.method,
             question.asked.repository,
             question.path,
             headers,
-            registry=question.rule.registry,
+            registry=registry,
             authorization=reader.authorization,
         )
+        self._tally.asked(registry, endpoint.name, time.monotonic() - begun)
         self._quotas.note(endpoint, response.headers, time.monotonic(), reader.fingerprint)
         return response
 
@@ -193,9 +205,15 @@ class Sources:
 
     def failed(self, question: _Question, attempt: Attempt, asked: float) -> None:
         endpoint, limit = attempt.endpoint, question.limit if attempt.status == 429 else None
-        rest = self._health.failed(endpoint, asked, time.monotonic(), wait=attempt.wait, kind=limit)
+        now, why = time.monotonic(), attempt.reason
+        rest = self._health.failed(endpoint, asked, now, wait=attempt.wait, kind=limit, why=why)
+        self._tally.failed(question.rule.registry, endpoint.name)
         what = f" for {question.kind}" if limit else ""
         log.warning("%s (%s); asked last%s for %.0f s", attempt, question, what, rest)
+
+    def received(self, question: _Question, endpoint: Endpoint, count: int) -> None:
+        """Bytes have come. From any thread."""
+        self._tally.received(question.rule.registry, endpoint.name, count)
 
     def looped(self, question: _Question, attempt: Attempt) -> None:
         """That is said of this one request: of two proxies that ask each other, each may have what the other wants."""
@@ -311,6 +329,10 @@ class Search:
     def broke(self, endpoint: Endpoint) -> None:
         """The endpoint began to send, and did not get to the end."""
         self._sources.failed(self._question, Attempt(endpoint, "a body broke off"), self._asked[endpoint])
+
+    def received(self, endpoint: Endpoint, count: int) -> None:
+        """Bytes have come from it. From any thread."""
+        self._sources.received(self._question, endpoint, count)
 
     def lied(self, endpoint: Endpoint, digest: Digest) -> None:
         """What the endpoint sent does not have the digest."""

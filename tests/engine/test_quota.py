@@ -15,6 +15,7 @@ from addon.config.current import Current
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
 from addon.oci import Blob, Digest, Manifest
+from addon.status.tally import Tally
 from addon.upstream import routing
 from addon.upstream.client import Upstream
 from addon.upstream.reader import ANYBODY
@@ -55,7 +56,7 @@ async def asking(
     rule = config.rule(REGISTRY, 443)
     assert rule
     upstream = Upstream(current, Via(Fingerprints(b"tests")))
-    yield Sources(upstream, current, proxy.access), rule
+    yield Sources(upstream, current, proxy.access, Tally()), rule
     await upstream.close()
 
 

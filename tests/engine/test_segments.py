@@ -25,6 +25,7 @@ from addon.fingerprints import Fingerprints
 from addon.loops import Via
 from addon.oci import Blob, Digest, Manifest
 from addon.pulls.segments import Segments
+from addon.status.tally import Tally
 from addon.upstream.client import Upstream
 from addon.upstream.reader import ANYBODY
 from addon.upstream.sources import Sources
@@ -430,7 +431,7 @@ async def asking(setup: Setup, mirror: FakeRegistry) -> AsyncIterator[tuple[Sour
     assert rule
     current = Current(proxy.config)
     upstream = Upstream(current, Via(Fingerprints(b"tests")))
-    sources = Sources(upstream, current, proxy.access)
+    sources = Sources(upstream, current, proxy.access, Tally())
     yield sources, sources.of(rule, "GET", Blob(NAME, Digest.parse(DIGEST)), ANYBODY)
     await upstream.close()
 

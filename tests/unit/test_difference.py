@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "stale-after": "3s",
     "tag-ttl": "1s",
     "redirect": "public",
+    "show-private": True,
     "offline": True,
     "cache-size": "10GB",
     "min-free": "1GB",

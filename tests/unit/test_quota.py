@@ -24,11 +24,11 @@ def headers(**named: str) -> CIMultiDict[str]:
 @pytest.mark.parametrize(
     ("remaining", "limit", "expected"),
     [
-        ("76;w=21600", "100;w=21600", Quota(76, 21600)),
+        ("76;w=21600", "100;w=21600", Quota(76, 21600, 100)),
         ("0;w=21600", None, Quota(0, 21600)),
         (" 76 ; w=60 ", None, Quota(76, 60)),
-        ("76", "100;w=3600", Quota(76, 3600)),
-        ("76", "100", Quota(76, 60)),
+        ("76", "100;w=3600", Quota(76, 3600, 100)),
+        ("76", "100", Quota(76, 60, 100)),
         ("76", None, Quota(76, 60)),
         ("76;w=99999999999", None, Quota(76, 86400)),
         (None, "100;w=21600", None),

@@ -94,7 +94,7 @@ async def test_over_a_fork_the_lock_stays_where_it_was(data: Path) -> None:
     service.before_fork()
     assert not held_open(service.cache.folder)
     refused(None, data, "is in use by another mirrortap")
-    service.after_fork()
+    service.after_fork(1)
     assert held_open(service.cache.folder)
     await Service([], data).close()
     assert service.engine
@@ -116,7 +116,7 @@ def test_a_cache_that_is_gone_after_the_fork(data: Path) -> None:
     database.unlink()
     database.mkdir()
     with pytest.raises(StartError, match=r"mirrortap\.sqlite: cannot be used \(.*\); check the folder's rights"):
-        service.after_fork()
+        service.after_fork(1)
 
 
 def test_a_bad_configuration_touches_nothing(tmp_path: Path, data: Path) -> None:
@@ -255,12 +255,12 @@ async def test_a_forked_process_begins_with_what_is_good_now(
     assert "b.io" in service.config.rules
     changed(service, config, {"b.io": {"mirors": []}})
     assert warned(caplog) == []
-    service.after_fork()
+    service.after_fork(1)
     assert "b.io" in service.config.rules
     (line,) = warned(caplog)
     assert line.startswith("the configuration is REFUSED")
     changed(service, config, {"c.io": {}})
     service.before_fork()
-    service.after_fork()
+    service.after_fork(1)
     assert "c.io" in service.config.rules
     await service.close()

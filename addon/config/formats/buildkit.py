@@ -123,6 +123,7 @@ class _Reader:
             self._lives(),
             tag_ttl=own.tag_ttl,
             redirect=own.redirect == "public",
+            show_private=own.show_private,
             offline=own.offline,
         )
 

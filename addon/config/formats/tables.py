@@ -95,6 +95,7 @@ class MirrortapTable(Table):
     stale_after: Duration = Timeouts.stale
     tag_ttl: Duration = 0.0
     redirect: Redirect = "never"
+    show_private: bool = False
     offline: bool = False
     cache_size: Most = Space.cache
     min_free: Least = Space.free
