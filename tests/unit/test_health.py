@@ -220,3 +220,20 @@ def test_hosts_that_clients_make_up_are_not_kept_for_ever(health: Health) -> Non
     for number in range(5000):
         health.failed(Endpoint(f"{number}.azurecr.io", ""), asked=number, now=number)
     assert len(health._rests) <= 1001
+
+
+def test_how_an_endpoint_is_can_be_told_with_the_reason(health: Health) -> None:
+    assert health.condition(FIRST, 0) == ("up", "", 0)
+    rest = health.failed(FIRST, asked=0, now=0, why="Connection refused")
+    assert health.condition(FIRST, 1) == ("down", "Connection refused", rest)
+    assert health.condition(SECOND, 1) == ("up", "", 1)
+    assert health.condition(FIRST, rest + 1) == ("unknown", "Connection refused", rest), "nobody has asked it since"
+    health.answered(FIRST, MANIFESTS, asked=rest + 1, content=True)
+    assert health.condition(FIRST, rest + 2) == ("up", "", rest + 2)
+
+
+def test_a_rate_limit_is_told_apart_from_an_outage(health: Health) -> None:
+    limit = health.failed(FIRST, asked=0, now=0, wait=100, kind=MANIFESTS, why="HTTP 429")
+    assert health.condition(FIRST, 1) == ("limited", "HTTP 429", limit)
+    rest = health.failed(FIRST, asked=1, now=1, why="no answer")
+    assert health.condition(FIRST, 2) == ("down", "no answer", 1 + rest)

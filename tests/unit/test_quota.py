@@ -166,3 +166,11 @@ def test_hosts_that_clients_make_up_are_not_kept_for_ever() -> None:
     for number in range(5000):
         quotas.note(Endpoint(f"{number}.azurecr.io", ""), headers(ratelimit_remaining="0;w=60"), now=number)
     assert len(quotas._known) <= 1001
+
+
+def test_what_still_holds_can_be_told() -> None:
+    quotas = Quotas(lambda: 10)
+    quotas.note(HUB, headers(ratelimit_remaining="76;w=60", ratelimit_limit="100;w=60"), now=5)
+    quotas.note(HUB, headers(ratelimit_remaining="3;w=20"), now=6, credential="abc")
+    assert quotas.all(10) == [(HUB, "", Quota(76, 60, 100), 5), (HUB, "abc", Quota(3, 20), 6)]
+    assert quotas.all(30) == [(HUB, "", Quota(76, 60, 100), 5)]
