@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,14 +28,22 @@ def test_what_is_too_much_leaves_what_was_there() -> None:
     assert slots.read(1) == b"sums"
 
 
-def test_what_a_forked_process_writes_is_read_here() -> None:
-    slots = Slots(2)
-    if not (pid := os.fork()):
-        slots.write(2, b"from the other one" * 1000)
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert slots.read(2) == b"from the other one" * 1000
-    assert slots.read(1) == b""
+# A process of its own, which has no other thread.
+FORKING = """
+import os
+from addon.status.slots import Slots
+slots = Slots(2)
+if not (pid := os.fork()):
+    slots.write(2, b"from the other one" * 1000)
+    os._exit(0)
+os.waitpid(pid, 0)
+assert slots.read(2) == b"from the other one" * 1000
+assert slots.read(1) == b""
+"""
+
+
+def test_what_a_forked_process_writes_is_read_by_the_others() -> None:
+    subprocess.run([sys.executable, "-c", FORKING], check=True)
 
 
 def test_half_of_what_is_being_written_is_never_read() -> None:
