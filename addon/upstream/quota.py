@@ -43,6 +43,17 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     return Quota(int(remaining[1]), window, int(limit[1]) if limit else None)
 
 
+def told(headers: Mapping[str, str]) -> str:
+    """What is left of the rate limit, for people; "" when that is not said."""
+    left = quota(headers)
+    if left is None:
+        return ""
+    limit = _AMOUNT.fullmatch(headers.get("RateLimit-Limit", "").strip())
+    window = (limit and limit[2]) or (left.window if "w=" in headers["RateLimit-Remaining"] else None)
+    of = f" of {limit[1]}" if limit else ""
+    return f"{left.remaining}{of} requests left{f' in {float(window) / 3600:g} h' if window else ''}"
+
+
 def wait(status: int, headers: Mapping[str, str], epoch: float) -> float | None:
     """Seconds for which a refusal asks not to come back; None when it does not say, or says nonsense.
 
