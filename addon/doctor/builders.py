@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +71,11 @@ def look(kind: Kind, machine: Machine, registry: str, url: str) -> Builder:
     elif found:
         told = f"{program} runs (pid {found[0].pid}), and this user may not see its environment"
         findings.append(warning(STEP, "not-seen", told, f"Look as root:\n  sudo mirrortap doctor --builder {kind}"))
-        return Builder(who, kind, machine.environment, shell(machine).files, findings)
+        return replace(shell(machine), kind=kind, findings=findings)
     else:
         findings.append(_not_here(kind, program))
         if not own:
-            return Builder(who, kind, machine.environment, shell(machine).files, findings)
+            return replace(shell(machine), kind=kind, findings=findings)
     if not _has_proxy(own):
         findings.append(_without(kind, who, own, unit, said, machine, url))
     elsewhere = bool(process and process.network and machine.network and process.network != machine.network)

@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING
 from addon import addresses
 from addon.config import wellknown
 from addon.config.model import host_of
-from addon.doctor import answers, builders, chains, clocks, environment, premises, processes, pulling, tls, trusted
+from addon.doctor import (
+    answers,
+    builders,
+    chains,
+    clocks,
+    environment,
+    premises,
+    processes,
+    pulling,
+    remedies,
+    tls,
+    trusted,
+)
 from addon.doctor.door import Door, Silent
-from addon.doctor.findings import failed, ok, skipped
+from addon.doctor.findings import failed, ok, skipped, warning
 from addon.doctor.registry import Registry
 from addon.no_proxy import NoProxy
 from addon.parent import Parent
@@ -85,7 +97,9 @@ def examine(wish: Wish, machine: Machine) -> Iterator[Finding]:
     yield here
     if parent and (other := premises.another(running, parent.host, parent.port, f"http://{parent.authority}")):
         yield other
-    yield from premises.look(wish.data, wish.configs, wish.image.registry, machine.environment)
+    proxy = processes.process(running.pid) if running else None
+    own = (proxy and proxy.environment) or {}
+    yield from premises.look(wish.data, wish.configs, (wish.host, wish.port), own)
 
 
 def _of(running: Running | None) -> Parent | None:
@@ -139,6 +153,8 @@ def _through(
     roots = yield from _pages(door, parent)
     if roots is None:
         return
+    if not wish.ca and (unread := _unread(builder, door.url)):
+        yield unread
     where = f"{wish.host}:{wish.port}"
     trust = _trust(wish, builder, machine, roots)
     try:
@@ -211,7 +227,7 @@ def _pages(door: Door, parent: Parent) -> Generator[Finding, None, list[x509.Cer
         if silent.spoken:
             yield _taken(door, parent, str(silent))
             return None
-        told = f"{door.url} ends connections from here without a word ({silent})"
+        told = f"{door.url} takes connections from here, and says nothing: {silent}"
         remedy = (
             'If it is a mirrortap, its log says why ("turned away"): let this network in, under [mirrortap] in its'
             ' configuration:\n  allow-clients = ["private", "NETWORK/LENGTH"]'
@@ -259,6 +275,15 @@ def _trust(wish: Wish, builder: Builder, machine: Machine, roots: Sequence[x509.
     named = [("this shell" if str(path) == own else reader, path) for reader, path in places]
     elsewhere = [(reader, path) for reader, path in named if path not in files]
     return tls.Trust(who, wish.kind, trusted.anchors(files), elsewhere)
+
+
+def _unread(builder: Builder, url: str) -> Finding | None:
+    """That the file of CAs is none, which programs do not say."""
+    named = builder.environment.get("SSL_CERT_FILE")
+    if not named or trusted.anchors(each for each in builder.files if str(each).endswith(named)):
+        return None
+    told = f"SSL_CERT_FILE of {builder.who} names {named}, in which no certificate can be read"
+    return warning(tls.STEP, "ca-file", told, remedies.certificates(builder.kind, url))
 
 
 def _shown(door: Door, wish: Wish, roots: Sequence[x509.Certificate]) -> tuple[tuple[bytes, ...], Answer, clocks.Times]:

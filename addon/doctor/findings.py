@@ -29,7 +29,6 @@ Code = Literal[
     "no-certificate",
     "no-variable",
     "not-restarted",
-    "not-running",
     "not-seen",
     "not-the-daemon",
     "not-through",

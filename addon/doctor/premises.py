@@ -73,8 +73,11 @@ def another(running: Running | None, host: str, port: int, url: str) -> Finding 
     )
 
 
-def look(data: Path, configs: Sequence[Path], registry: str, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """What there is to find in the data folder, and in the configuration if it was named."""
+def look(
+    data: Path, configs: Sequence[Path], place: tuple[str, int], environment: Mapping[str, str]
+) -> Iterator[Finding]:
+    """What there is to find in the data folder, and in the configuration if it was named, with the endpoints of the
+    registry at `place`. `environment`: the proxy's."""
     config = None
     try:
         config = load(configs)
@@ -94,7 +97,7 @@ def look(data: Path, configs: Sequence[Path], registry: str, environment: Mappin
     yield ok(_CONFIG, ", ".join(map(str, config.sources)))
     for told in config.warnings:
         yield warning(_CONFIG, "configuration", told, _checked(configs))
-    if rule := config.rule(registry, 443):
+    if rule := config.rule(*place):
         yield from asyncio.run(_endpoints(config, rule, parents))
 
 
