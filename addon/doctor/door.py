@@ -129,9 +129,10 @@ class Tunnel:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
         """One question; there is no other afterwards. Raises Silent."""
-        connection = http.client.HTTPSConnection(self._host, self._port)
+        connection = http.client.HTTPConnection(self._host, self._port)
         connection.sock = self._socket
-        return asked(connection, method, path, {"Connection": "close", **(headers or {})}, body)
+        host = self._host if self._port == 443 else authority(self._host, self._port)
+        return asked(connection, method, path, {"Host": host, "Connection": "close", **(headers or {})}, body)
 
 
 def asked(

@@ -86,7 +86,7 @@ def look(
         yield failed(_CONFIG, "configuration", str(error), _checked(configs))
     cache = data / "cache"
     if cache.is_dir():
-        yield _judge_disk(cache, write(cache), config.space if config else Space())
+        yield judge_disk(cache, write(cache), config.space if config else Space())
     if (data / "ca").is_dir():
         yield from _authority(data / "ca")
     if config is None:
@@ -116,7 +116,7 @@ def write(cache: Path) -> Written:
     return Written(disk, error, status.f_ffree if status.f_files else 1, None if owner == os.geteuid() else owner)
 
 
-def _judge_disk(cache: Path, found: Written, space: Space) -> Finding:
+def judge_disk(cache: Path, found: Written, space: Space) -> Finding:
     """Pure."""
     free, floor = found.disk.free, space.free.of(found.disk.total)
     told = f"{journal.size(free)} of {journal.size(found.disk.total)} are free at {cache}"
@@ -149,10 +149,10 @@ def _authority(folder: Path) -> Iterator[Finding]:
     except AuthorityError as error:
         yield failed(_CA, "ca-broken", str(error), "See what it has, and do what it says:\n  mirrortap ca show")
         return
-    yield from _judge_authority(held, now)
+    yield from judge_authority(held, now)
 
 
-def _judge_authority(held: Holding, now: datetime) -> Iterator[Finding]:
+def judge_authority(held: Holding, now: datetime) -> Iterator[Finding]:
     """Pure."""
     intermediate = held.intermediate.certificate if held.intermediate else None
     renew = "  mirrortap ca renew --config FILE"

@@ -82,7 +82,7 @@ def clock(date: str | None, now: datetime) -> Problem | None:
     behind = (there - now).total_seconds()
     side = "ahead of" if behind > 0 else "behind"
     return Problem(
-        f"its clock is {_long(abs(behind))} {side} this machine's ({there:%Y-%m-%d %H:%M:%S} there,"
+        f"its clock is {lasting(abs(behind))} {side} this machine's ({there:%Y-%m-%d %H:%M:%S} there,"
         f" {now:%Y-%m-%d %H:%M:%S} here, UTC): tokens and certificates are not good then",
         "set whichever is wrong (timedatectl shows whether this machine's is kept right)",
     )
@@ -172,7 +172,8 @@ def time_of(date: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _long(seconds: float) -> str:
+def lasting(seconds: float) -> str:
+    """How long that is, for people."""
     for unit, length in ("days", 86400), ("hours", 3600), ("minutes", 60):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -8,6 +8,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from addon.upstream.findings import lasting
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -48,10 +50,8 @@ def told(headers: Mapping[str, str]) -> str:
     left = quota(headers)
     if left is None:
         return ""
-    limit = _AMOUNT.fullmatch(headers.get("RateLimit-Limit", "").strip())
-    window = (limit and limit[2]) or (left.window if "w=" in headers["RateLimit-Remaining"] else None)
-    of = f" of {limit[1]}" if limit else ""
-    return f"{left.remaining}{of} requests left{f' in {float(window) / 3600:g} h' if window else ''}"
+    of = "" if left.limit is None else f" of {left.limit}"
+    return f"{left.remaining}{of} requests left in {lasting(left.window)}"
 
 
 def wait(status: int, headers: Mapping[str, str], epoch: float) -> float | None:

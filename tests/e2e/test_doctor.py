@@ -169,7 +169,7 @@ def test_a_leaf_that_has_expired(ward: Ward, tmp_path: Path) -> None:
         "clock._system = lambda: right() - timedelta(days=14)\n"
     )
     mirror = ward.registries["docker.io"].endpoint
-    tables = {"docker.io": {"mirrors": [mirror], "fallback": False}, mirror: {"http": True}}
+    tables: dict[str, Any] = {"docker.io": {"mirrors": [mirror], "fallback": False}, mirror: {"http": True}}
     with serve(tmp_path / "proxy", toml(tables), PYTHONPATH=f"{tmp_path}:{ROOT}") as proxy:
         environment = clean_env(tmp_path / "home", HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(proxy.ca))
         found = told(environment, GOOD)
@@ -229,7 +229,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_caches_disk_is_full(ward: Ward, disk: Path, tmp_path: Path) -> None:
     mirror = ward.registries["docker.io"].endpoint
-    tables = {"docker.io": {"mirrors": [mirror], "fallback": False}, mirror: {"http": True}}
+    tables: dict[str, Any] = {"docker.io": {"mirrors": [mirror], "fallback": False}, mirror: {"http": True}}
     with serve(tmp_path / "proxy", toml(tables), data=disk / "data") as proxy:
         environment = clean_env(tmp_path / "home", HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(proxy.ca))
         with (disk / "hog").open("wb", buffering=0) as hog, suppress(OSError):
@@ -244,7 +244,7 @@ def test_the_caches_disk_is_full(ward: Ward, disk: Path, tmp_path: Path) -> None
 def test_the_quota_is_used_up(ward: Ward, tmp_path: Path) -> None:
     found = told(ward.environment(tmp_path), "limited.test/library/app:1.0")
     assert list(found) == ["quota"]
-    assert "0 of 100 requests left in 6 h" in found["quota"]["what"]
+    assert "0 of 100 requests left in 6 hours" in found["quota"]["what"]
     assert "asked again in 900 s" in found["quota"]["what"]
     for line in "docker login limited.test", '[registry."limited.test".auth]', "mirrors = ":
         assert line in found["quota"]["remedy"]
