@@ -73,7 +73,7 @@ class _Proxy(click.ParamType[Parent]):
     "--ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The CA that is trusted.  [default: what the builder trusts]",
+    help="The CA that is trusted, as by SSL_CERT_FILE.  [default: what the builder trusts]",
 )
 @click.option(
     "--builder", "kind", type=click.Choice(get_args(Kind)), help="Look at this builder's settings on this machine."

@@ -55,7 +55,7 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Wish:
-    """`proxy`: instead of the one that the environment names; `ca`: what is trusted, instead of what the builder does.
+    """`proxy`: instead of the one that the environment names; `ca`: as SSL_CERT_FILE, instead of what the builder has.
     `configs`: of the proxy, if it is on this machine. `clock`: this machine's."""
 
     image: Reference
@@ -268,12 +268,13 @@ def _is_mirrortap(process: processes.Process) -> bool:
 
 
 def _trust(wish: Wish, builder: Builder, machine: Machine, roots: Sequence[x509.Certificate]) -> tls.Trust:
-    files = [wish.ca] if wish.ca else builder.files
+    named = {**builder.environment, "SSL_CERT_FILE": str(wish.ca and wish.ca.resolve())}
+    files = trusted.files(machine.root, named) if wish.ca else builder.files
     who = f"who reads {wish.ca}" if wish.ca else builder.who
     places = [each for root in roots for each in found.trusting(root, machine.root, machine.home)]
     own = machine.environment.get("SSL_CERT_FILE")
-    named = [("this shell" if str(path) == own else reader, path) for reader, path in places]
-    elsewhere = [(reader, path) for reader, path in named if path not in files]
+    readers = [("this shell" if str(path) == own else reader, path) for reader, path in places]
+    elsewhere = [(reader, path) for reader, path in readers if path not in files]
     return tls.Trust(who, wish.kind, trusted.anchors(files), elsewhere)
 
 

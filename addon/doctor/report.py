@@ -24,7 +24,7 @@ def line(finding: Finding, width: int) -> str:
     """With its mark; a code stands behind what is wrong."""
     mark, colour = _MARKS[finding.verdict]
     code = f" [{finding.code}]" if finding.code else ""
-    text = _wrapped(f"{finding.step}: {finding.what}{code}", width, "   ", "   ")
+    text = _wrapped(f"{finding.step}: {_shown(finding.what)}{code}", width, "   ", "   ")
     return click.style(mark, fg=colour) + text[2:]
 
 
@@ -37,7 +37,7 @@ def remedies(findings: Sequence[Finding], width: int) -> Iterator[str]:
     yield "What to do"
     for number, remedy in enumerate(dict.fromkeys(each.remedy for each in wrong), 1):
         first = f"{number}. "
-        for each in remedy.splitlines():
+        for each in map(_shown, remedy.splitlines()):
             if each.startswith("  "):
                 # To be copied: a terminal breaks it without a line break.
                 yield f"   {each}"
@@ -60,6 +60,11 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
             for each in findings
         ],
     }
+
+
+def _shown(text: str) -> str:
+    """Nothing of what servers and files say is a terminal's to obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _wrapped(text: str, width: int, first: str, others: str) -> str:

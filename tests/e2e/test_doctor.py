@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from click.testing import CliRunner
 from support.access import Policy, basic
 from support.auth import BasicAuth, BearerAuth
 from support.config import QUICK, toml
-from support.faults import Headers, Status
+from support.faults import Challenge, Headers, Status
 from support.images import Image, make_image
 from support.processes import clean_env, needs, run
 from support.proxy import ROOT, serve
@@ -32,11 +33,11 @@ from addon.cache.reference import Reference
 from addon.cli import main
 from addon.doctor.builders import Machine
 from addon.doctor.examination import Wish, examine
+from addon.doctor.processes import Process
 from ca.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.proxy import Proxy
 
@@ -129,6 +130,8 @@ def test_a_builder_that_trusts_no_mirrortap(ward: Ward, tmp_path: Path) -> None:
     environment = ward.environment(tmp_path, SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt")
     assert f"mirrortap trust system --proxy {ward.proxy.url}" in told(environment, GOOD)["no-ca"]["remedy"]
     assert told(environment, GOOD, "--ca", ward.proxy.ca, fails=False) == {}
+    gone = told(ward.environment(tmp_path, SSL_CERT_FILE=str(tmp_path / "gone.crt")), GOOD)
+    assert list(gone) == ["ca-file", "no-ca"]
 
 
 @needs("containerd", "unshare")
@@ -271,6 +274,28 @@ def test_logins(ward: Ward, tmp_path: Path, registry: str) -> None:
     assert told(environment, image, fails=False) == {}
 
 
+def test_a_password_is_not_shown_to_a_token_server_without_https(ward: Ward, tmp_path: Path) -> None:
+    elsewhere = Challenge('Bearer realm="http://tokens.test/token",service="fake"')
+    ward.registries["private.test"].inject(elsewhere, kind="ping", times=1)
+    file = tmp_path / ".docker/config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"auths": {"private.test": {"auth": ALICE.removeprefix("Basic ")}}}))
+    found = told(ward.environment(tmp_path), "private.test/library/app:1.0")
+    assert list(found) == ["registry"]
+    assert "a token server without https (tokens.test)" in found["registry"]["what"]
+
+
+def test_a_builder_in_a_container_is_told_of_itself(ward: Ward, tmp_path: Path) -> None:
+    environment = ward.environment(tmp_path)
+    inside = Process(1, "buildkitd", ("buildkitd",), environment, Path("/"), "net:[2]")
+    machine = Machine({}, tmp_path, processes=(inside,), network="net:[1]")
+    found = list(examine(Wish(Reference.parse(GOOD), tmp_path / "none", kind="buildkit"), machine))
+    (wrong,) = [each for each in found if each.code]
+    assert (wrong.verdict, wrong.code) == ("failed", "loopback")
+    assert "127.0.0.1 is the container itself" in wrong.what
+    assert "--listen" in wrong.remedy
+
+
 def test_something_else_has_the_port(ward: Ward, tmp_path: Path) -> None:
     """A web server, and something that is none: `mirrortap serve` cannot have that port."""
     registry = ward.registries["docker.io"]
@@ -306,17 +331,25 @@ def talker(banner: bytes) -> Iterator[str]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_proxy_that_wants_a_login(ward: Ward, tmp_path: Path) -> None:
+def test_a_proxy_that_does_not_let_one_in(tmp_path: Path) -> None:
+    """Without a login, with a wrong one, and, after an edit of its configuration, not from this address."""
     (tmp_path / "users").write_text("bob:$2b$04$2IiJDyAW2zQ0DRu1v1z2AezYJDqg7bWDXcmqgkn5OlLJ4ZrR.2bmm\n")
-    with serve(tmp_path / "proxy", toml({}, {"proxy-users": tmp_path / "users"})) as proxy:
+    users = {"proxy-users": tmp_path / "users"}
+    with serve(tmp_path / "proxy", toml({}, users)) as proxy:
         environment = clean_env(tmp_path / "home", HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(proxy.ca))
         finding = told(environment, GOOD)["proxy-login"]
         assert "wants a login" in finding["what"]
         assert f"HTTPS_PROXY=http://USER:PASSWORD@{proxy.host}:{proxy.port}" in finding["remedy"]
         environment["HTTPS_PROXY"] = f"http://bob:s3cret@{proxy.host}:{proxy.port}"
         wrong = told(environment, GOOD)
+        config = tmp_path / "proxy/mirrortap.toml"
+        config.write_text(toml({}, {**users, "allow-clients": ["192.0.2.0/24"]}))
+        proxy.log.wait_for("the configuration has changed")
+        turned_away = told(environment, GOOD)
     assert "does not know this user or password" in wrong["proxy-login"]["what"]
     assert "s3cret" not in json.dumps(wrong)
+    assert list(turned_away) == ["turned-away"]
+    assert "allow-clients = " in turned_away["turned-away"]["remedy"]
 
 
 def test_no_proxy_at_all(ward: Ward, tmp_path: Path) -> None:
@@ -327,5 +360,7 @@ def test_no_proxy_at_all(ward: Ward, tmp_path: Path) -> None:
     assert told(environment, GOOD, "--data", ward.proxy.data, fails=False) == {}
     past = told({**environment, "HTTPS_PROXY": ward.proxy.url, "NO_PROXY": "corp.test,.docker.io"}, GOOD)
     assert "Take .docker.io out of NO_PROXY" in past["past-the-proxy"]["remedy"]
+    nowhere = told({**environment, "HTTPS_PROXY": "http://255.255.255.255:3128"}, GOOD)
+    assert list(nowhere) == ["unreachable"]
     nobody = told(ward.environment(tmp_path, HTTPS_PROXY=f"http://{DOWN}"), GOOD, "--data", ward.proxy.data)
     assert f"export HTTPS_PROXY={ward.proxy.url}" in nobody["nothing-listens"]["remedy"]

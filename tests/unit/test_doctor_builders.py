@@ -198,5 +198,7 @@ def test_options_of_a_process(tmp_path: Path) -> None:
 def test_who_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         holder = processes.listener(listening.getsockname()[1])
+        with socket.create_connection(listening.getsockname()) as connection:
+            assert processes.listener(connection.getsockname()[1]) is None
     assert holder
     assert holder.pid == os.getpid()

@@ -122,6 +122,8 @@ def _date(days: float = 0, hours: float = 0) -> str:
     [
         (30, None, None, "leaf-expired", "mirrortap ca show"),
         (30, _date(30), _date(30), "leaf-expired", "mirrortap ca renew"),
+        # A clock that is off, by which it is no better.
+        (30, _date(29), None, "leaf-expired", "mirrortap ca renew"),
         (30, _date(), _date(), "clock", "this machine's clock"),
         (30, _date(), _date(30), "clock", "On the proxy's machine, set the clock"),
         (30, _date(), None, "clock", "Or the other's"),

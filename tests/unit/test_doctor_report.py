@@ -10,7 +10,7 @@ from typing import get_args
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from addon.cli import main
@@ -58,18 +58,19 @@ def test_what_to_do_is_said_once_and_what_failed_first() -> None:
     assert list(report.remedies([ok("a", "well")], 80)) == []
 
 
-_text = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=300)
-
-
-@given(_text, st.integers(20, 100))
+@given(st.text(max_size=300), st.integers(20, 100))
+@example("\x1b[2J\x9b1A\r\a", 40)
 def test_lines_fit_the_terminal(text: str, width: int) -> None:
     finding = failed(
         "a step", "not-the-daemon", text, f"{text}\n  a command that is left whole, however long it may be"
     )
-    for line in click.unstyle(report.line(finding, width)).splitlines():
+    for line in click.unstyle(report.line(finding, width)).split("\n"):
         assert len(line) <= width
+        assert line.isprintable()
     *prose, command = report.remedies([finding], width)
-    assert all(len(line) <= width for each in prose for line in each.splitlines())
+    # Of a text's own lines, some may be commands.
+    words = [line for each in prose if not each.startswith("     ") for line in each.split("\n")]
+    assert all(len(line) <= width and line.isprintable() for line in words)
     assert command == "     a command that is left whole, however long it may be"
 
 
