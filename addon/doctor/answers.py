@@ -121,8 +121,8 @@ def _limited(answer: Answer, told: Problem, image: Reference) -> Finding:
     wait = answer.headers.get("Retry-After")
     again = f"; it may be asked again in {wait} s" if wait and wait.isdigit() else ""
     remedy = (
-        "Log in, for more: the builder, or the proxy itself (docs/credentials.md), and name a mirror:\n"
-        f"  docker login {image.registry}\n"
+        f"Log in, for more:\n  docker login {image.registry}\n"
+        "or have the proxy ask a mirror, or log in itself (docs/credentials.md), by its configuration:\n"
         f'  [registry."{image.registry}"]\n'
         '  mirrors = ["mirror.example"]\n'
         f'  [registry."{image.registry}".auth]\n'
