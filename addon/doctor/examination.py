@@ -181,7 +181,7 @@ def _through(
     past = NoProxy(builder.environment.get("NO_PROXY") or builder.environment.get("no_proxy") or "")
     anchors = [anchor.certificate for anchor in trust.anchors]
     registry = Registry(door, wish.host, wish.port, anchors, past.holds, wish.clock)
-    yield from pulling.pull(registry, wish.image, ping, builder.environment)
+    yield from pulling.pull(registry, wish.image, ping, machine)
 
 
 def _reached(door: Door, parent: Parent, running: Running | None) -> Generator[Finding, None, bool]:

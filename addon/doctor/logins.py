@@ -22,9 +22,9 @@ class Unreadable(Exception):
     """There is a file, and nothing can be made of it; the message says why, without any secret."""
 
 
-def find(registry: str, environment: Mapping[str, str]) -> tuple[Login, Path] | None:
+def find(registry: str, environment: Mapping[str, str], home: Path) -> tuple[Login, Path] | None:
     """The first that one of the files has, and that file. Raises Unreadable."""
-    for path in _files(environment):
+    for path in _files(environment, home):
         try:
             found = docker_config.find(json.loads(path.read_bytes()), registry)
         except FileNotFoundError:
@@ -43,9 +43,8 @@ def find(registry: str, environment: Mapping[str, str]) -> tuple[Login, Path] | 
     return None
 
 
-def _files(environment: Mapping[str, str]) -> Iterator[Path]:
+def _files(environment: Mapping[str, str], home: Path) -> Iterator[Path]:
     """Docker's (DOCKER_CONFIG), then those of containers-auth.json(5)."""
-    home = Path(environment.get("HOME") or "/root")
     docker = environment.get("DOCKER_CONFIG")
     yield (Path(docker) if docker else home / ".docker") / "config.json"
     if named := environment.get("REGISTRY_AUTH_FILE"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from addon.cache.reference import Reference
     from addon.config.login import Login
+    from addon.doctor.builders import Machine
     from addon.doctor.door import Answer
     from addon.doctor.findings import Finding
     from addon.doctor.registry import Registry
@@ -29,16 +30,19 @@ _RANGE = 100  # bytes
 _WHOLE = 1 << 20  # bytes: larger ones are not fetched as a whole
 
 
-def pull(registry: Registry, image: Reference, ping: Answer, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """`ping`: what the registry said at /v2/, to which nobody had logged in."""
+def pull(registry: Registry, image: Reference, ping: Answer, machine: Machine) -> Iterator[Finding]:
+    """`ping`: what the registry said at /v2/, to which nobody had logged in.
+
+    Logins are those of who looks, as with docker: daemons have none.
+    """
     try:
-        yield from _pull(registry, image, ping, environment)
+        yield from _pull(registry, image, ping, machine)
     except Silent as silent:
         told = f"{image}: {silent}"
         yield failed(answers.PULL, "registry", told, "See the proxy's log: it has a line for each request.")
 
 
-def _pull(registry: Registry, image: Reference, ping: Answer, environment: Mapping[str, str]) -> Iterator[Finding]:
+def _pull(registry: Registry, image: Reference, ping: Answer, machine: Machine) -> Iterator[Finding]:
     if ping.status not in (200, 401):
         yield answers.refused(ping, image, None)
         return
@@ -46,7 +50,7 @@ def _pull(registry: Registry, image: Reference, ping: Answer, environment: Mappi
     login, user = None, None
     if ping.status == 401:
         try:
-            found = logins.find(image.registry, environment)
+            found = logins.find(image.registry, machine.environment, machine.home)
         except logins.Unreadable as unreadable:
             remedy = f"Write it anew:\n  docker login {image.registry}"
             yield warning(_LOGIN, "password", str(unreadable), remedy)

@@ -7,7 +7,6 @@ from typing import Literal
 from ca.trust import systemd
 
 Kind = Literal["buildkit", "dockerd", "containerd", "podman"]
-KINDS: tuple[Kind, ...] = ("buildkit", "dockerd", "containerd", "podman")
 UNITS = {"dockerd": "docker", "containerd": "containerd", "buildkit": "buildkit"}
 """What systemd calls the daemons."""
 
