@@ -13,6 +13,7 @@ from addon.commands.ca import ca
 from addon.commands.cache import cache
 from addon.commands.config import CONFIGS, config
 from addon.commands.config_check import check
+from addon.commands.doctor import doctor
 from addon.commands.names import mirror_tls
 from addon.commands.trust import trust
 from addon.doors.listening import ListenError, Mode, address
@@ -96,6 +97,7 @@ main.add_command(ca)
 main.add_command(cache)
 main.add_command(config)
 config.add_command(check)
+main.add_command(doctor)
 main.add_command(trust)
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 # Below `/`: the bundles of Debian and Alpine, RHEL, SUSE, and what OpenSSL programs of Alpine read.
-_BUNDLES = (
+BUNDLES = (
     "etc/ssl/certs/ca-certificates.crt",
     "etc/pki/tls/certs/ca-bundle.crt",
     "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -26,7 +26,7 @@ def trusting(root: x509.Certificate, top: Path = Path("/"), home: Path | None = 
     der = root.public_bytes(Encoding.DER)
     paths = ssl.get_default_verify_paths()
     here = [Path(path) for path in (paths.cafile, paths.openssl_cafile) if path] if top == Path("/") else []
-    for bundle in _each(*(top / name for name in _BUNDLES), *here):
+    for bundle in _each(*(top / name for name in BUNDLES), *here):
         if _holds(bundle, der):
             yield "the system", bundle
     for who, folder in _PER_HOST:

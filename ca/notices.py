@@ -7,7 +7,7 @@ from cryptography import x509
 
 from ca import clock, constraints
 from ca.holding import Holding
-from ca.lives import ROOT_WARNING, WARNING, Lives
+from ca.lives import LEAF_LIFE, ROOT_WARNING, WARNING, Lives
 from ca.names import within
 
 
@@ -22,6 +22,15 @@ def remedy(holding: Holding) -> str:
     if holding.encrypted:
         return f"run {command}, which asks for the passphrase of {holding.key_path} or takes --passphrase-file FILE"
     return f"put {holding.key_path} back for one start, or run {command} with --root-key FILE"
+
+
+def issued_for(holding: Holding) -> Lives:
+    """As they were when the intermediate was issued."""
+    if not holding.intermediate:
+        return Lives()
+    certificate = holding.intermediate.certificate
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc - clock.SKEW
+    return Lives(min(LEAF_LIFE, life / 2), life)
 
 
 def warnings(holding: Holding, names: tuple[str, ...], lives: Lives, now: datetime) -> Iterator[str]:

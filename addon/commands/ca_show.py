@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from ca import clock, files, found, holding
 from ca.issuing import fingerprint
-from ca.lives import LEAF_LIFE, Lives
-from ca.notices import warnings
+from ca.notices import issued_for, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +42,7 @@ def described(folder: Path) -> Iterator[str]:
     else:
         yield "Intermediate: none; the proxy issues one when it starts, or: mirrortap ca renew"
     yield from _trust(held)
-    for warning in warnings(held, held.permitted, _lives(held), clock.now()):
+    for warning in warnings(held, held.permitted, issued_for(held), clock.now()):
         yield f"WARNING {warning}"
 
 
@@ -53,15 +52,6 @@ def _certificate(title: str, certificate: x509.Certificate) -> Iterator[str]:
     yield f"{title}: {subject}"
     yield f"  SHA-256  {fingerprint(certificate)}"
     yield f"  valid    {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
-
-
-def _lives(held: Holding) -> Lives:
-    """As they were when the intermediate was issued."""
-    if not held.intermediate:
-        return Lives()
-    certificate = held.intermediate.certificate
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc - clock.SKEW
-    return Lives(min(LEAF_LIFE, life / 2), life)
 
 
 def _permitted(held: Holding) -> list[str]:

@@ -76,13 +76,13 @@ def certificate(der: bytes) -> Certificate:
 
 def clock(date: str | None, now: datetime) -> Problem | None:
     """What an answer's Date header (RFC 9110, 6.6.1) says of this machine's clock."""
-    there = _time(date)
+    there = time_of(date)
     if there is None or abs((there - now).total_seconds()) <= _CLOCK:
         return None
     behind = (there - now).total_seconds()
     side = "ahead of" if behind > 0 else "behind"
     return Problem(
-        f"its clock is {_long(abs(behind))} {side} this machine's ({there:%Y-%m-%d %H:%M:%S} there,"
+        f"its clock is {lasting(abs(behind))} {side} this machine's ({there:%Y-%m-%d %H:%M:%S} there,"
         f" {now:%Y-%m-%d %H:%M:%S} here, UTC): tokens and certificates are not good then",
         "set whichever is wrong (timedatectl shows whether this machine's is kept right)",
     )
@@ -102,7 +102,7 @@ def untrusted(
     leaf = chain[0] if chain else None
     if code in (_EXPIRED, _NOT_YET):
         bad = next((each for each in chain if not each.not_before <= now <= each.not_after), leaf)
-        there = _time(date)
+        there = time_of(date)
         if bad and there and bad.not_before <= there <= bad.not_after and abs((there - now).total_seconds()) > _CLOCK:
             return Problem(
                 f"TLS: {message}, by this machine's clock ({now:%Y-%m-%d %H:%M} UTC); by the server's"
@@ -163,7 +163,8 @@ def _called(name: x509.Name) -> str:
     return "".join(c for c in name.rfc4514_string() if c.isprintable())[:200] or "nobody"
 
 
-def _time(date: str | None) -> datetime | None:
+def time_of(date: str | None) -> datetime | None:
+    """What a Date header (RFC 9110, 6.6.1) says; None where it says nothing."""
     try:
         found = parsedate_to_datetime(date or "")
     except ValueError:
@@ -171,7 +172,8 @@ def _time(date: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _long(seconds: float) -> str:
+def lasting(seconds: float) -> str:
+    """How long that is, for people."""
     for unit, length in ("days", 86400), ("hours", 3600), ("minutes", 60):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

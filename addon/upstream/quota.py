@@ -8,6 +8,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from addon.upstream.findings import lasting
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -41,6 +43,15 @@ def quota(headers: Mapping[str, str]) -> Quota | None:
     said = remaining[2] or (limit and limit[2])
     window = _WINDOW if said is None else min(_WINDOW_MAX, float(said))
     return Quota(int(remaining[1]), window, int(limit[1]) if limit else None)
+
+
+def told(headers: Mapping[str, str]) -> str:
+    """What is left of the rate limit, for people; "" when that is not said."""
+    left = quota(headers)
+    if left is None:
+        return ""
+    of = "" if left.limit is None else f" of {left.limit}"
+    return f"{left.remaining}{of} requests left in {lasting(left.window)}"
 
 
 def wait(status: int, headers: Mapping[str, str], epoch: float) -> float | None:

@@ -435,6 +435,8 @@ def _problem(response: Response, start: int, end: int | None) -> Attempt | None:
     elif routing.judge(status) is not Verdict.FOUND:
         wait = quota.wait(status, response.headers, time.time())
         why = ": what it is asked comes back to the proxy that asks" if status == routing.LOOP else ""
+        if status == 429 and (left := quota.told(response.headers)):
+            why = f" ({left})"
         return Attempt(endpoint, f"HTTP {status}{why}", status, response.headers.get("Retry-After"), wait)
     if response.headers.get("Content-Type", "").startswith("text/html"):
         return Attempt(endpoint, "answers with a web page: it is no registry, or something stands before it")

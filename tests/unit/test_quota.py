@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from addon.config.model import Endpoint
-from addon.upstream.quota import Quota, Quotas, quota, wait
+from addon.upstream.quota import Quota, Quotas, quota, told, wait
 
 HUB = Endpoint("docker.io", "https://registry-1.docker.io", is_origin=True)
 NEAR = Endpoint("near.example", "https://near.example")
@@ -174,3 +174,20 @@ def test_what_still_holds_can_be_told() -> None:
     quotas.note(HUB, headers(ratelimit_remaining="3;w=20"), now=6, credential="abc")
     assert quotas.all(10) == [(HUB, "", Quota(76, 60, 100), 5), (HUB, "abc", Quota(3, 20), 6)]
     assert quotas.all(30) == [(HUB, "", Quota(76, 60, 100), 5)]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "limit", "expected"),
+    [
+        (None, "100;w=21600", ""),
+        ("nonsense", None, ""),
+        ("0;w=21600", "100;w=21600", "0 of 100 requests left in 6 hours"),
+        ("3;w=3600", None, "3 requests left in 60 minutes"),
+        ("3", "100;w=1800", "3 of 100 requests left in 30 minutes"),
+        ("3", "100", "3 of 100 requests left in 60 seconds"),
+        ("3;w=60", None, "3 requests left in 60 seconds"),
+    ],
+)
+def test_what_is_left_is_told_to_people(remaining: str | None, limit: str | None, expected: str) -> None:
+    named = {"ratelimit_remaining": remaining, "ratelimit_limit": limit}
+    assert told(headers(**{name: value for name, value in named.items() if value is not None})) == expected

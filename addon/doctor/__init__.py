@@ -1,0 +1,1 @@
+"""Acts as a builder through the proxy's door, and says in words where that stops and what to do."""

@@ -1,0 +1,97 @@
+"""What a builder makes of the certificates that it is shown in the tunnel. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from addon.doctor import chains, clocks, remedies
+from addon.doctor.findings import failed, ok, warning
+from addon.upstream import findings
+from ca.issuing import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cryptography import x509
+
+    from addon.doctor.clocks import Times
+    from addon.doctor.findings import Finding
+    from addon.doctor.remedies import Kind
+    from addon.doctor.trusted import Anchor
+
+STEP = "certificate"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What `who` trusts: the `anchors`; `elsewhere` are files with the proxy's CA that others on this machine read."""
+
+    who: str
+    kind: Kind | None
+    anchors: Sequence[Anchor]
+    elsewhere: Sequence[tuple[str, Path]] = ()
+
+
+def judge(
+    chain: Sequence[bytes], host: str, trust: Trust, roots: Sequence[x509.Certificate], times: Times, url: str
+) -> Finding:
+    """`roots`: the proxy's own, which is at `url`."""
+    flaw = chains.flaw(chain, host, [anchor.certificate for anchor in trust.anchors], times.here)
+    own = chains.flaw(chain, host, roots, times.here)
+    shown = findings.certificate(chain[0])
+    if flaw is None and own is not None and own.untrusted:
+        told = f"{host} is led through untouched: its own certificate is shown (issued by {shown.issuer})"
+        return warning(STEP, "tunnelled", told, _table(host))
+    if flaw is None:
+        told = f"of the proxy's CA, which {trust.who} trusts; until {shown.not_after:%Y-%m-%d %H:%M} UTC"
+        return ok(STEP, told)
+    if flaw.of_time:
+        return _of_time(flaw, times, url)
+    if flaw.untrusted and (own is None or not own.untrusted):
+        return _unknown(trust, roots, url)
+    if flaw.untrusted:
+        told = f"the certificate for {host} comes from {shown.issuer}, and not from the proxy's CA"
+        return failed(STEP, "intercepted", told, f"Something between here and {url} opens TLS: take it out of the way.")
+    names = ", ".join(shown.names[:5]) or "no name"
+    told = f"the certificate is for {names}, and not good for {host} ({flaw.message})"
+    return failed(
+        STEP,
+        "wrong-name",
+        told,
+        "On the proxy's machine, have the CA issued for its configuration:\n  mirrortap ca renew --config FILE",
+    )
+
+
+def _of_time(flaw: chains.Flaw, times: Times, url: str) -> Finding:
+    shown = flaw.certificate
+    dates = f"{shown.not_before:%Y-%m-%d %H:%M} to {shown.not_after:%Y-%m-%d %H:%M} UTC"
+    told = f"{flaw.message}: good from {dates}, and this machine's clock says {times.here:%Y-%m-%d %H:%M} UTC"
+    if any(map(flaw.good_at, times.others)) and (off := clocks.judge(STEP, times, stops=True)):
+        return failed(STEP, "clock", f"{told}; {off.what}", off.remedy)
+    remedy = (
+        "The proxy must show another one. On its machine, look at its clock and at its CA, and restart it:\n"
+        "  timedatectl\n  mirrortap ca show\n  mirrortap ca renew --config FILE"
+    )
+    return failed(STEP, "leaf-expired", told, remedy)
+
+
+def _unknown(trust: Trust, roots: Sequence[x509.Certificate], url: str) -> Finding:
+    others = [anchor for anchor in trust.anchors if anchor.of_a_mirrortap and anchor.certificate not in roots]
+    wanted = " or ".join(f"{fingerprint(root)[:23]}..." for root in roots)
+    remedy = remedies.certificates(trust.kind, url)
+    if others:
+        held = "; ".join(f"{fingerprint(each.certificate)[:23]}... in {each.file}" for each in others[:3])
+        told = f"{trust.who} trusts the root of another mirrortap ({held}), and this proxy's is {wanted}"
+        return failed(STEP, "wrong-ca", told, f"{remedy}\nThen take the old one out of {others[0].file}.")
+    told = f"{trust.who} does not trust the proxy's CA ({wanted})"
+    if trust.elsewhere:
+        places = "; ".join(f"{path} ({who})" for who, path in trust.elsewhere[:3])
+        told += f", which is here for others alone: {places}"
+    return failed(STEP, "no-ca", told, remedy)
+
+
+def _table(host: str) -> str:
+    lines = f'  [registry."{host}"]'
+    return f"To have it served from mirrors and the cache, write into the proxy's configuration:\n{lines}"
