@@ -1,5 +1,5 @@
-"""The container image: built by buildah, run by podman as docs/deploy/container.md says, and pulled through by a builder
-in another network.
+"""The container image: built by buildah, run by podman as docs/deploy/container.md says, pulled through by a builder in
+another network.
 
 Its base is made of this machine's own Python, and what is installed in it are the packages that the tests run with, so
 that neither a registry nor a package index is needed.
@@ -116,7 +116,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 
 class Container:
-    """mirrortap's, at 10.89.0.2 of a network where the builder is 10.89.0.1, with a mirror beside it on its loopback."""
+    """mirrortap's, at 10.89.0.2 of a network where the builder is 10.89.0.1; on its loopback there is a mirror."""
 
     def __init__(self, folder: Path, box: Box, stack: ExitStack) -> None:
         self.box, self._folder, self._stack = box, folder, stack

@@ -30,7 +30,7 @@ def wheelhouse(folder: Path, root: str) -> None:
             _write(folder, found)
             waiting += _needed(found)
     # Built with it is what is not installed.
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, "setuptools>=77"]
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), "setuptools>=77"]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
 
 

@@ -52,9 +52,7 @@ def test_bash_completes(tmp_path: Path, line: str, partial: str, offered: set[st
     assert (set(told.stdout.split()), told.stderr) == (offered, "")
 
 
-@pytest.mark.parametrize(
-    ("shell", "registered"), [("zsh", "#compdef mirrortap"), ("fish", "--command mirrortap")]
-)
+@pytest.mark.parametrize(("shell", "registered"), [("zsh", "#compdef mirrortap"), ("fish", "--command mirrortap")])
 def test_the_other_shells_have_theirs(shell: str, registered: str) -> None:
     told = printed(shell)
     assert registered in told
