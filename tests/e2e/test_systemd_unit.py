@@ -74,9 +74,8 @@ def test_the_proxy_serves_within_it(tmp_path: Path, mirror: RealRegistry, app: I
     config = toml({"docker.io": {"mirrors": [mirror.endpoint], "fallback": False}})
     confinement = (sys.executable, confined.__file__, restrictions)
     with serve(tmp_path, config, *MIRROR, workers=2, through=confinement) as proxy:
-        pulled = Sandbox(tmp_path / "builder", proxy=proxy.url, ca=proxy.ca).pull(
-            f"docker.io/library/app@{app.top.digest}"
-        )
+        builder = Sandbox(tmp_path / "builder", proxy=proxy.url, ca=proxy.ca)
+        pulled = builder.pull(f"docker.io/library/app@{app.top.digest}")
         assert {pulled.digest, *pulled.blobs()} == set(parts(app))
         status = Path(f"/proc/{proxy.program.pid}/status").read_text()
         told = dict(line.split(":\t") for line in status.splitlines())
