@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-pytestmark = needs("buildah", "podman", "runc", "skopeo", "busybox", "ldd", "ip", "nft", "mount")
+pytestmark = [
+    needs("buildah", "podman", "runc", "skopeo", "busybox", "ldd", "ip", "nft", "mount"),
+    # The image is built in the first one's.
+    pytest.mark.timeout(400),
+]
 
 BASE, IMAGE = "localhost/base:test", "localhost/mirrortap:test"
 USER = "10001:10001"
@@ -56,7 +60,7 @@ class Box:
         self._storage.append(f"--storage-driver={'vfs' if native.returncode else 'overlay'}")
 
     def buildah(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
-        return run(["buildah", *self._storage, *args], env=self.home.env, timeout=100)
+        return run(["buildah", *self._storage, *args], env=self.home.env, timeout=300)
 
     def podman(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return run(["podman", *self._storage, *args], env=self.home.env, check=check)
@@ -179,17 +183,20 @@ def test_a_container_that_may_write_nowhere_but_to_its_volume(container: Contain
     ]
     with container.run("run", *options, IMAGE, *container.box.config()["Cmd"], "--config", CONFIG) as program:
         assert container.pulls("first", wanted) == image
-        assert podman("exec", "mirrortap", "id", "-u").stdout == "10001\n"
-        assert podman("exec", "mirrortap", "touch", "/opt/mirrortap/new", check=False).returncode == 1
-        assert podman("exec", "mirrortap", "mirrortap", "cache", "pins").returncode == 0
-        assert health[0] == "CMD"
-        assert podman("exec", "mirrortap", *health[1:], check=False).returncode == 0
+        # A network of the host's is that of whoever asks.
+        with container.network.inside():
+            assert podman("exec", "mirrortap", "id", "-u").stdout == "10001\n"
+            assert podman("exec", "mirrortap", "touch", "/opt/mirrortap/new", check=False).returncode == 1
+            assert podman("exec", "mirrortap", "mirrortap", "ca", "show").stdout.startswith(
+                "CA in /var/lib/mirrortap/ca\n"
+            )
+            assert health[0] == "CMD"
+            assert podman("exec", "mirrortap", *health[1:], check=False).returncode == 0
         assert {match["cache"] for match in program.err.matching(LOG_LINE.pattern)} == {"miss"}
     container.mirror.stop()
     with container.run("start", "--attach", "mirrortap") as program:
         assert container.pulls("second", wanted) == image
         assert {match["cache"] for match in program.err.matching(LOG_LINE.pattern)} == {"hit"}
-    assert podman("exec", "mirrortap", "true", check=False).returncode != 0
 
 
 def test_what_the_image_says_of_itself(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
