@@ -43,7 +43,9 @@ pytestmark = [
 
 BASE, IMAGE = "localhost/base:test", "localhost/mirrortap:test"
 USER = "10001:10001"
-CONFIG = "/etc/mirrortap/mirrortap.toml"
+CONFIG, DATA = "/etc/mirrortap/mirrortap.toml", "/var/lib/mirrortap"
+# What runs the tests may not be allowed to raise limits, as podman does by itself.
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 # What the test and the Containerfile run of a base, but for Python.
 APPLETS = ("sh", "mkdir", "chown", "id", "touch")
 UNNEEDED = ("test", "tests", "ensurepip", "idlelib", "tkinter", "config-*", "site-packages", "_t*.so", "*.opt-?.pyc")
@@ -177,9 +179,9 @@ def test_a_container_that_may_write_nowhere_but_to_its_volume(container: Contain
     health = container.box.config()["Healthcheck"]["Test"]
     options = [
         *("--name=mirrortap", "--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges"),
-        *("--volume=mirrortap:/var/lib/mirrortap", f"--volume={config}:{CONFIG}:ro", "--network=host"),
-        # Without systemd podman has no timers; and what runs the tests may not be allowed to raise limits.
-        *("--no-healthcheck", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"),
+        *(f"--volume=mirrortap:{DATA}", f"--volume={config}:{CONFIG}:ro", "--network=host"),
+        # Without systemd podman has no timers.
+        *("--no-healthcheck", *LIMITS),
     ]
     with container.run("run", *options, IMAGE, *container.box.config()["Cmd"], "--config", CONFIG) as program:
         assert container.pulls("first", wanted) == image
@@ -192,7 +194,7 @@ def test_a_container_that_may_write_nowhere_but_to_its_volume(container: Contain
             )
             assert health[0] == "CMD"
             assert podman("exec", "mirrortap", *health[1:], check=False).returncode == 0
-        assert {match["cache"] for match in program.err.matching(LOG_LINE.pattern)} == {"miss"}
+        assert {match["cache"] for match in program.err.matching(LOG_LINE.pattern)} >= {"miss"}
     container.mirror.stop()
     with container.run("start", "--attach", "mirrortap") as program:
         assert container.pulls("second", wanted) == image
@@ -213,7 +215,11 @@ def test_what_the_image_says_of_itself(box: Box, monkeypatch: pytest.MonkeyPatch
 
 def test_all_that_is_run_has_been_compiled(box: Box) -> None:
     """What is not there cannot be written later."""
-    look = "import addon, glob, http.client, sys; print([m.__name__ for m in sys.modules.values()"
-    look += " if (c := getattr(m, '__cached__', None)) and not __import__('os').path.exists(c)])"
-    options = ["--rm", "--no-healthcheck", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
-    assert box.podman("run", *options, "--entrypoint=python", IMAGE, "-c", look).stdout == "[]\n"
+    code = (
+        "import sys, addon.cli, http.client\n"
+        "from pathlib import Path\n"
+        "compiled = [Path(found) for each in sys.modules.values() if (found := getattr(each, '__cached__', None))]\n"
+        "print(len(compiled) > 500, *(path for path in compiled if not path.exists()))"
+    )
+    options = ["--rm", "--no-healthcheck", "--network=none", *LIMITS]
+    assert box.podman("run", *options, "--entrypoint=python", IMAGE, "-c", code).stdout == "True\n"
