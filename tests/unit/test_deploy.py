@@ -161,6 +161,7 @@ def test_the_composed_builder_has_the_proxy_and_the_ca(compose: Document) -> Non
     folder, name = builder["environment"]["SSL_CERT_FILE"].rsplit("/", 1)
     assert volumes["ca"] == folder
     assert ca["volumes"] == ["ca:/ca"]
+    compile(ca["command"][0], "compose.yaml", "exec")
     assert f'"/ca/{name}"' in ca["command"][0]
     assert "/ca.crt" in ca["command"][0]
     # Its own kind of file is read by mirrortap itself; what is not about registries is passed over.
