@@ -13,8 +13,8 @@ from support import confined
 from support.clients import Sandbox
 from support.config import toml
 from support.images import Image, parts
-from support.processes import needs, run
-from support.proxy import MIRROR, ROOT, serve
+from support.processes import Program, needs, run
+from support.proxy import MIRROR, ROOT, proxy_env
 from support.units import read_unit
 
 if TYPE_CHECKING:
@@ -71,12 +71,16 @@ def test_the_proxy_serves_within_it(tmp_path: Path, mirror: RealRegistry, app: I
     allowed = calls(unit["Service", "SystemCallFilter"])
     assert "chown" not in allowed, "the list is that of the unit"
     restrictions.write_text(json.dumps({"calls": allowed, "families": families.split()}))
-    config = toml({"docker.io": {"mirrors": [mirror.endpoint], "fallback": False}})
-    confinement = (sys.executable, confined.__file__, restrictions)
-    with serve(tmp_path, config, *MIRROR, workers=2, through=confinement) as proxy:
-        builder = Sandbox(tmp_path / "builder", proxy=proxy.url, ca=proxy.ca)
+    config, data = tmp_path / "mirrortap.toml", tmp_path / "data"
+    config.write_text(toml({"docker.io": {"mirrors": [mirror.endpoint], "fallback": False}}))
+    argv = [sys.executable, confined.__file__, restrictions, sys.executable, "-m", "addon.cli", "serve"]
+    argv += ["--config", config, "--listen", "127.0.0.1:0", *MIRROR, "--data", data, "--workers", "2"]
+    with Program(argv, env=proxy_env(tmp_path), cwd=ROOT) as program:
+        url = program.out.wait_for(r"listening on (http://\S+)", timeout=60)[1]
+        builder = Sandbox(tmp_path / "builder", proxy=url, ca=data / "ca" / "ca.crt")
         pulled = builder.pull(f"docker.io/library/app@{app.top.digest}")
         assert {pulled.digest, *pulled.blobs()} == set(parts(app))
-        status = Path(f"/proc/{proxy.program.pid}/status").read_text()
+        status = Path(f"/proc/{program.pid}/status").read_text()
         told = dict(line.split(":\t") for line in status.splitlines())
         assert (int(told["CapEff"], 16), told["NoNewPrivs"], told["Seccomp"]) == (0, "1", "2")
+        assert program.stop() == 0, program.output()

@@ -111,13 +111,11 @@ def serve(
     workers: int = 1,
     mode: str = "regular",
     ends: int = 0,
-    through: Sequence[str | Path] = (),
     **env: str,
 ) -> Iterator[Proxy]:
     """`mirrortap serve`, with a configuration file of that name.
 
-    It must end on SIGTERM with the exit code `ends` (unless the test itself failed). It is started `through` a program
-    that is followed by what it is to become.
+    It must end on SIGTERM with the exit code `ends` (unless the test itself failed).
     """
     data = data or folder / "data"
     arguments: list[str | Path] = [
@@ -131,7 +129,7 @@ def serve(
         *(["--workers", str(workers)] if workers > 1 else []),
         *options,
     ]
-    argv = [*through, sys.executable, "-m", "addon.cli", "serve", *arguments]
+    argv = [sys.executable, "-m", "addon.cli", "serve", *arguments]
     with _running(folder, argv, r"listening on \w+://([^\s:]+):(\d+)", data, env, ends) as proxy:
         yield proxy
 
