@@ -73,7 +73,15 @@ def test_the_proxy_serves_within_it(tmp_path: Path, mirror: RealRegistry, app: I
     restrictions.write_text(json.dumps({"calls": allowed, "families": families.split()}))
     config, data = tmp_path / "mirrortap.toml", tmp_path / "data"
     config.write_text(toml({"docker.io": {"mirrors": [mirror.endpoint], "fallback": False}}))
-    argv = [sys.executable, confined.__file__, restrictions, sys.executable, "-m", "addon.cli", "serve"]
+    argv: list[str | Path] = [
+        sys.executable,
+        confined.__file__,
+        restrictions,
+        sys.executable,
+        "-m",
+        "addon.cli",
+        "serve",
+    ]
     argv += ["--config", config, "--listen", "127.0.0.1:0", *MIRROR, "--data", data, "--workers", "2"]
     with Program(argv, env=proxy_env(tmp_path), cwd=ROOT) as program:
         url = program.out.wait_for(r"listening on (http://\S+)", timeout=60)[1]
