@@ -11,6 +11,7 @@ import click
 from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.cache import cache
+from addon.commands.completion import completion
 from addon.commands.config import CONFIGS, config
 from addon.commands.config_check import check
 from addon.commands.doctor import doctor
@@ -95,6 +96,7 @@ def serve_command(
 
 main.add_command(ca)
 main.add_command(cache)
+main.add_command(completion)
 main.add_command(config)
 config.add_command(check)
 main.add_command(doctor)
