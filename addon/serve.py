@@ -123,6 +123,8 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
 
     def greet() -> None:
         mirror = _address(bound.mirror) if bound.mirror else None
+        print(welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names), flush=True)
+        # Not before all that may fail: until then it is the process to take over from that runs.
         _tell(
             service,
             Running(
@@ -136,8 +138,6 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
                 since=time.time(),
             ),
         )
-        told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)
-        print(told, flush=True)
         # Before the other process ends: systemd would take that for the end of the service.
         notify(*([f"MAINPID={os.getpid()}"] if inherited else []), "READY=1")
         if inherited:
@@ -282,7 +282,7 @@ async def _serve(
 
     def leave() -> int:
         nonlocal leaving
-        running = closing.busy
+        running = closing.busy()
         leaving = leaving or loop.create_task(finish())
         return running
 

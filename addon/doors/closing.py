@@ -23,7 +23,6 @@ log = logging.getLogger("mirrortap")
 class Door(Protocol):
     """A way in for clients."""
 
-    @property
     def busy(self) -> int:
         """Transfers that are running."""
 
@@ -42,14 +41,13 @@ class Closing:
         self._service = service
         self._doors = doors
 
-    @property
     def busy(self) -> int:
         """Transfers that are running."""
-        return sum(door.busy for door in self._doors)
+        return sum(door.busy() for door in self._doors)
 
     async def leave(self) -> None:
         """For when another process has the ports, too. Returns when whoever came here before that has gone."""
-        log.info("another process has taken over: %d running transfers are finished here", self.busy)
+        log.info("another process has taken over: %d running transfers are finished here", self.busy())
         await self._service.succeeded()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST):

@@ -44,7 +44,6 @@ class MirrorDoor:
             listener.setblocking(False)
             self._listen(listener)
 
-    @property
     def busy(self) -> int:
         return self._reception.busy
 

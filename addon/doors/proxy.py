@@ -382,7 +382,6 @@ class ProxyDoor:
         if not self._busy:
             self._idle.set()
 
-    @property
     def busy(self) -> int:
         """Those that were handed over among them, and tunnels."""
         led_on = sum(live.led_on(client) for client in self._guests)
