@@ -277,8 +277,10 @@ async def _serve(
     leaving: asyncio.Task[None] | None = None
 
     async def finish() -> None:
-        await closing.leave()
-        master.shutdown()
+        try:
+            await closing.leave()
+        finally:
+            master.shutdown()
 
     def leave() -> int:
         nonlocal leaving

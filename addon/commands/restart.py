@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _INTERVAL = 0.05
 
 
+class _NoWord(Exception):
+    """Nobody says what became of it, and why."""
+
+
 @click.command()
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
@@ -53,10 +57,10 @@ def restart(data: Path | None, timeout: float) -> None:
     process = _signalled(data, old)
     try:
         told = _outcome(data, process, before, time.monotonic() + timeout)
+    except _NoWord as silence:
+        _fail(f"pid {old.pid} {silence}; its log says more")
     finally:
         os.close(process)
-    if told is None:
-        _fail(f"pid {old.pid} has not said within {timeout:g} s what became of it; its log says more")
     if told.failure:
         _fail(f"pid {old.pid} goes on, no other process could take over: {told.failure}")
     new = running.find(data)
@@ -94,15 +98,17 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
-def _outcome(data: Path, process: int, before: Outcome | None, deadline: float) -> Outcome | None:
-    """What the process says after `before`, or None when it says nothing until the deadline, or its end."""
+def _outcome(data: Path, process: int, before: Outcome | None, deadline: float) -> Outcome:
+    """What the process says after `before`. Raises _NoWord when that is nothing until the deadline, or its end."""
     ended = False
     while True:
         told = upgrade.outcome(data)
-        if told != before:
+        if told and told != before:
             return told
-        if ended or time.monotonic() >= deadline:
-            return None
+        if ended:
+            raise _NoWord("has ended without a word")
+        if time.monotonic() >= deadline:
+            raise _NoWord("has not said yet what became of it")
         # That it has ended makes it readable; what it had to say before that is read once more.
         ended = bool(select.select([process], [], [], _INTERVAL)[0])
 

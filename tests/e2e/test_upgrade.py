@@ -90,7 +90,7 @@ def config(registry: FakeRegistry) -> str:
 
 
 def restart(proxy: Proxy, *, fails: bool = False, program: Path = ROOT) -> CompletedProcess[str]:
-    argv = [sys.executable, "-m", "addon.cli", "restart", "--data", proxy.data]
+    argv: list[str | Path] = [sys.executable, "-m", "addon.cli", "restart", "--data", proxy.data]
     ended = run(argv, env=proxy_env(proxy.data.parent), cwd=program, check=False)
     assert ended.returncode == (1 if fails else 0), f"{ended.stderr}\n{proxy.program.output()}"
     assert "Traceback" not in ended.stderr
@@ -119,7 +119,7 @@ class Pulling:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        while not self._enough.is_set():
+        while not self._enough.wait(0.05):  # not so often that nothing else gets on
             try:
                 got = self._pull()
                 if got != self._wanted:
@@ -149,7 +149,12 @@ def begun(connection: http.client.HTTPConnection, path: str) -> Iterator[Callabl
         connection.request("GET", path)
         answer = connection.getresponse()
         first = answer.read(1000)
-        yield lambda: first + answer.read()
+
+        def rest() -> bytes:
+            with closing(connection):
+                return first + answer.read()
+
+        yield rest
 
 
 @contextmanager
@@ -234,7 +239,6 @@ def test_no_pull_fails_when_a_newer_one_takes_over(
         assert [injection.hits for injection in slow] == [1, 1]
         assert sha256(led_on()) == tunnelled.rpartition("/")[2]
         assert sha256(reading()) == stored.rpartition("/")[2]
-        tunnel.close()
         wait_until(lambda: not proxy.program.running)
         assert "were cut" not in proxy.program.output()
 
