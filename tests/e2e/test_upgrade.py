@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def opened(process: int) -> set[Path]:
+    found = set()
+    for fd in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(fd.readlink())
+    return found
 
 
 class Pulling:
@@ -229,6 +237,8 @@ def test_no_pull_fails_when_a_newer_one_takes_over(
 
         # The old one still runs: for what it has begun, and for connections that had been made.
         assert proxy.program.running
+        assert proxy.data / running.LOCK in opened(new.pid)
+        assert proxy.data / running.LOCK not in opened(old)
         answer = exchange(kept, "GET", small)
         assert (answer.body, answer.headers["Server"], answer.headers["Connection"]) == (content, "mirrortap", "close")
         assert client.get(small).headers["Server"] == f"mirrortap {NEWER}"
