@@ -123,8 +123,8 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
 
     def greet() -> None:
         mirror = _address(bound.mirror) if bound.mirror else None
-        print(welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names), flush=True)
-        # Not before all that may fail: until then it is the process to take over from that runs.
+        # Before anything is told: should this fail, it is the process to take over from that runs.
+        told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)
         _tell(
             service,
             Running(
@@ -138,6 +138,7 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
                 since=time.time(),
             ),
         )
+        print(told, flush=True)
         # Before the other process ends: systemd would take that for the end of the service.
         notify(*([f"MAINPID={os.getpid()}"] if inherited else []), "READY=1")
         if inherited:
