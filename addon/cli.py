@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import get_args
@@ -16,10 +17,12 @@ from addon.commands.config import CONFIGS, config
 from addon.commands.config_check import check
 from addon.commands.doctor import doctor
 from addon.commands.names import mirror_tls
+from addon.commands.restart import restart
 from addon.commands.trust import trust
 from addon.doors.listening import ListenError, Mode, address
 from addon.serve import Ports, serve
 from addon.service import Service, StartError
+from addon.upgrade import InheritanceError, Inherited
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -84,13 +87,23 @@ def serve_command(
     if mirror_names and not mirror_listen:
         raise click.UsageError("--mirror-tls is about the port of --mirror-listen: give that, too")
     plain_mirror = mirror_listen is not None and not mirror_names and mode == "regular"
+    inherited = None
     try:
+        inherited = Inherited.take(os.environ)
         service = Service(
-            configs, data, offline=offline, own_names=mirror_names, modes=(mode,), plain_mirror=plain_mirror
+            configs,
+            data,
+            offline=offline,
+            own_names=mirror_names,
+            modes=(mode,),
+            plain_mirror=plain_mirror,
+            lock=inherited.lock if inherited else None,
         )
-        serve(service, Ports(listen, mirror_listen, mirror_names, mode), workers)
-    except (StartError, ListenError) as error:
+        serve(service, Ports(listen, mirror_listen, mirror_names, mode), workers, inherited)
+    except (StartError, ListenError, InheritanceError) as error:
         click.echo(f"mirrortap: {error}", err=True)
+        if inherited:
+            inherited.failed(str(error))
         sys.exit(2)
 
 
@@ -100,6 +113,7 @@ main.add_command(completion)
 main.add_command(config)
 config.add_command(check)
 main.add_command(doctor)
+main.add_command(restart)
 main.add_command(trust)
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from mitmproxy.addons.core import Core
 from mitmproxy.addons.next_layer import NextLayer
@@ -19,15 +20,17 @@ from mitmproxy.options import Options
 
 from addon import __version__, journal, running, welcome
 from addon.doors.closing import Closing
-from addon.doors.listening import ListenError, bind, listen
+from addon.doors.listening import ListenError, adopt, bind, listen
 from addon.doors.mirror import MirrorDoor
 from addon.doors.proxy import ProxyDoor
 from addon.loop import Loop
+from addon.notify import notify
 from addon.running import Running
 from addon.service import StartError
 from addon.status.facts import Listening
 from addon.status.reporter import Place
 from addon.status.slots import Slots
+from addon.upgrade import InLoop, Upgrade
 from addon.workers import supervise
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from addon.doors.listening import Listener, Mode
     from addon.service import Service
+    from addon.upgrade import Inherited
     from addon.workers import Worker
 
 log = logging.getLogger("mirrortap")
@@ -73,18 +77,34 @@ class _Bound:
     mirror_names: tuple[str, ...]
     mode: Mode
 
+    @property
+    def descriptors(self) -> tuple[list[int], list[int]]:
+        """Of the proxy and the mirror."""
+        return [each.fileno() for each in self.proxy], [each.fileno() for each in self.mirror]
+
     def close(self) -> None:
         for listener in (*self.proxy, *self.mirror):
             listener.close()
 
 
-def serve(service: Service, ports: Ports, workers: int) -> None:
-    """Serves until SIGTERM or SIGINT, in this process or, if more than one are asked for, in `workers` forks of it.
+class _Ends(Protocol):
+    """How a process that serves ends: told to, or because another one has taken over."""
+
+    def upgrade(self) -> None:
+        """On SIGUSR2."""
+
+    def stop(self) -> None:
+        """On SIGTERM and SIGINT, before it is done."""
+
+
+def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, or until another process has taken over (SIGUSR2), in this process or, if more
+    than one are asked for, in `workers` forks of it. `inherited`: what there is of a process to take over from.
 
     Raises ListenError, and StartError when no worker comes up or the parent proxy is this one.
     """
     journal.to_stderr()
-    bound = _bind(ports)
+    bound = _bind(ports, inherited)
     try:
         service.refuse_itself([listener.getsockname()[:2] for listener in bound.proxy])
     except StartError:
@@ -103,6 +123,8 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
 
     def greet() -> None:
         mirror = _address(bound.mirror) if bound.mirror else None
+        # Before anything is told: should this fail, it is the process to take over from that runs.
+        told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)
         _tell(
             service,
             Running(
@@ -116,20 +138,42 @@ def serve(service: Service, ports: Ports, workers: int) -> None:
                 since=time.time(),
             ),
         )
-        told = welcome.text(service, *_address(bound.proxy), ports.mode, mirror, ports.mirror_names)
         print(told, flush=True)
+        # Before the other process ends: systemd would take that for the end of the service.
+        notify(*([f"MAINPID={os.getpid()}"] if inherited else []), "READY=1")
+        if inherited:
+            inherited.up()
+
+    upgrade = Upgrade(service.data, lambda: (service.lock, bound.descriptors))
 
     def work(worker: Worker) -> None:
         journal.to_stderr(f"worker {worker.number} ")
         service.after_fork(worker.number)
-        asyncio.run(_serve(service, bound, lambda: _begin(worker), worker.lifeline), loop_factory=Loop)
+        ends = partial(_WorkersEnds, worker)
+        asyncio.run(_serve(service, bound, lambda: _begin(worker), ends, worker.lifeline), loop_factory=Loop)
+
+    def stopping() -> None:
+        notify("STOPPING=1")
+        bound.close()
+
+    def succeeded() -> None:
+        service.release()
+        bound.close()
 
     try:
         if workers == 1:
-            asyncio.run(_serve(service, bound, greet), loop_factory=Loop)
+            asyncio.run(_serve(service, bound, greet, partial(_OwnEnds, upgrade)), loop_factory=Loop)
         else:
             service.before_fork()
-            supervise(workers, work, ready=greet, stopping=bound.close, look=service.look)
+            supervise(
+                workers,
+                work,
+                ready=greet,
+                stopping=stopping,
+                look=service.look,
+                upgrade=upgrade,
+                succeeded=succeeded,
+            )
     finally:
         running.forget(service.data, os.getpid())
 
@@ -148,11 +192,47 @@ def _tell(service: Service, told: Running) -> None:
         log.warning("%s: commands will not find this proxy: %s", service.data, error.strerror)
 
 
-def _bind(ports: Ports) -> _Bound:
+class _OwnEnds:
+    """Of the only process."""
+
+    def __init__(self, upgrade: Upgrade, leave: Callable[[], int]) -> None:
+        self._upgrade = upgrade
+        self._in_loop = InLoop(upgrade, lambda: upgrade.finishing(leave()))
+
+    def upgrade(self) -> None:
+        self._in_loop.begin()
+
+    def stop(self) -> None:
+        self._in_loop.abandon()
+        if not self._upgrade.over:
+            notify("STOPPING=1")
+
+
+class _WorkersEnds:
+    """Of a worker: that another process has taken over is known already."""
+
+    def __init__(self, worker: Worker, leave: Callable[[], int]) -> None:
+        self._worker = worker
+        self._leave = leave
+
+    def upgrade(self) -> None:
+        self._worker.leaving(self._leave())
+
+    def stop(self) -> None:
+        pass
+
+
+def _bind(ports: Ports, inherited: Inherited | None) -> _Bound:
     """Raises ListenError, and then listens nowhere."""
-    proxy = bind(*ports.proxy, "--listen")
+
+    def listeners(host: str, port: int, option: str, descriptors: Sequence[int]) -> list[Listener]:
+        return adopt(descriptors, host, port, option) if inherited else bind(host, port, option)
+
+    proxy = listeners(*ports.proxy, "--listen", inherited.proxy if inherited else ())
     try:
-        mirror = bind(*ports.mirror, "--mirror-listen") if ports.mirror else []
+        mirror = (
+            listeners(*ports.mirror, "--mirror-listen", inherited.mirror if inherited else ()) if ports.mirror else []
+        )
     except ListenError:
         for listener in proxy:
             listener.close()
@@ -170,8 +250,18 @@ def _begin(worker: Worker) -> None:
     worker.up()
 
 
-async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeline: int | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`."""
+async def _serve(
+    service: Service,
+    bound: _Bound,
+    up: Callable[[], None],
+    ends: Callable[[Callable[[], int]], _Ends],
+    lifeline: int | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, or until there is something to be read from `lifeline`.
+
+    What `ends` gets lets this process end by itself, as soon as what it has begun is through, and returns how many
+    transfers that are.
+    """
     master = Master(Options(mode=[bound.mode]))
     # It would tell each line to addons that are not here, by way of the event loop.
     for handler in [each for each in logging.getLogger().handlers if isinstance(each, LegacyLogEvents)]:
@@ -181,12 +271,34 @@ async def _serve(service: Service, bound: _Bound, up: Callable[[], None], lifeli
     if bound.mirror:
         doors.append(MirrorDoor(service, bound.mirror, bound.mirror_names))
     # The doors first, as scripts are: the proxy's must see a connection before mitmproxy's own NextLayer does.
-    master.addons.add(Core(), *doors, Closing(service, doors), NextLayer(), proxyserver, _Start(up))
+    closing = Closing(service, doors)
+    master.addons.add(Core(), *doors, closing, NextLayer(), proxyserver, _Start(up))
     await listen(proxyserver, bound.proxy, bound.mode)
     loop = asyncio.get_running_loop()
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(stop, master.shutdown)
+    leaving: asyncio.Task[None] | None = None
+
+    async def finish() -> None:
+        try:
+            await closing.leave()
+        finally:
+            master.shutdown()
+
+    def leave() -> int:
+        nonlocal leaving
+        running = closing.busy()
+        leaving = leaving or loop.create_task(finish())
+        return running
+
+    end = ends(leave)
+
+    def stop() -> None:
+        end.stop()
+        master.shutdown()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
+    loop.add_signal_handler(signal.SIGUSR2, end.upgrade)
 
     def orphaned(fd: int) -> None:
         loop.remove_reader(fd)

@@ -62,12 +62,14 @@ class Service:
         own_names: Sequence[str] = (),
         modes: Sequence[str] = ("regular",),
         plain_mirror: bool = False,
+        lock: int | None = None,
     ) -> None:
         """Reads the configuration (built in when there is no file) and opens the data folder (XDG when None).
 
         Raises StartError. `offline`: nothing is connected to, whatever the configuration says. `own_names`: DNS names
         that the CA must have certificates for besides the registries'. `modes`: how clients come to the proxy's port.
-        `plain_mirror`: whether `plain_doors` will be said.
+        `plain_mirror`: whether `plain_doors` will be said. `lock`: the folder's, from the process that this one
+        takes over from, and which has the folder open as well.
         """
         self.data = data = data or default_data()
 
@@ -90,7 +92,7 @@ class Service:
             self.parents = Parents.from_environment(os.environ)
             self._watch = Watch(read, config_files)
             self._current = Current(self._watch.config)
-            self._open(data)
+            self._open(data, lock)
             self._watch.adopt = self._adopt
         except (ConfigError, AuthorityError, FingerprintError, ParentError, StoreError) as error:
             raise StartError(str(error)) from None
@@ -112,13 +114,15 @@ class Service:
         """Those that the CA must have certificates for."""
         return [*config.certificate_names(), *self._own_names]
 
-    def _open(self, data: Path) -> None:
-        lock = _lock(data)
+    def _open(self, data: Path, inherited: int | None) -> None:
+        lock = _lock(data) if inherited is None else _inherited(data, inherited)
         try:
             self._renewal = Renewal(data / "ca", self._names(self.config), self.config.lives)
             self._fingerprints = Fingerprints.open(data / "fingerprints.key")
             self.cache = Cache(data / "cache", lambda: self.config.beliefs)
-            self.cache.store.sweep()
+            if inherited is None:
+                # Else somebody is preparing it.
+                self.cache.store.sweep()
             self.cache.reconcile()
         except BaseException:
             os.close(lock)
@@ -239,6 +243,22 @@ class Service:
         janitor.evicted = self.tally.evicted
         return janitor
 
+    @property
+    def lock(self) -> int:
+        """The folder's, held: for a process that is to take over."""
+        assert self._lock is not None
+        return self._lock
+
+    def release(self) -> None:
+        """Another process has the lock now, and keeps it."""
+        self._unlock()
+
+    async def succeeded(self) -> None:
+        """Another process has taken over, and with it what is said of the configuration. What runs here goes on."""
+        self.release()
+        if self._watching:
+            await self._watching.close()
+
     async def close(self) -> None:
         if "engine" in self.__dict__:
             if self._watching:
@@ -260,6 +280,18 @@ def default_data() -> Path:
     """Where the XDG base directory specification wants a user's data."""
     home = os.environ.get("XDG_DATA_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "mirrortap"
+
+
+def _inherited(data: Path, lock: int) -> int:
+    """The same, held already by way of this descriptor."""
+    try:
+        ours = os.path.samestat(os.fstat(lock), os.stat(data / LOCK))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        ours = False
+    if not ours:
+        raise StoreError(f"{data}: is not the folder of the process that is to be taken over from; stop it, and start")
+    return lock
 
 
 def _lock(data: Path) -> int:

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from addon.service import StartError
+from addon.upgrade import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from addon.upgrade import Upgrade
 
 log = logging.getLogger("mirrortap")
 
@@ -28,7 +31,7 @@ _UP = b"\0"
 _MOST_SAID = 4096  # bytes; a pipe takes and gives so many at once
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
-_SIGNALS = {*_STOP, signal.SIGHUP, signal.SIGCHLD}
+_SIGNALS = {*_STOP, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
 
 
 def pause(early: int) -> float:
@@ -52,6 +55,10 @@ class Worker:
         self.say(_UP)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
+    def leaving(self, transfers: int) -> None:
+        """To be called on SIGUSR2: it will end by itself, when what is running has ended."""
+        self.say(b"%d" % transfers)
+
     def say(self, what: bytes) -> None:
         with suppress(OSError):  # the supervisor is gone
             os.write(self._news, what[:_MOST_SAID])
@@ -63,8 +70,9 @@ class _Place:
 
     number: int
     pid: int | None = None
-    news: int | None = None  # to hear it on, until it is up or has ended
+    news: int | None = None  # to hear it on, until it has ended
     up: bool = False
+    finishing: int | None = None  # transfers, when it has said that it is leaving
     failure: str = ""  # why it could not start, when it has said so
     started: float = 0.0
     early: int = 0
@@ -78,16 +86,25 @@ class Look(Protocol):
 
 
 def supervise(
-    count: int, work: Callable[[Worker], None], *, ready: Callable[[], None], stopping: Callable[[], None], look: Look
+    count: int,
+    work: Callable[[Worker], None],
+    *,
+    ready: Callable[[], None],
+    stopping: Callable[[], None],
+    look: Look,
+    upgrade: Upgrade,
+    succeeded: Callable[[], None],
 ) -> None:
-    """Keeps `count` forks of this process at `work` until SIGTERM or SIGINT, and returns when they have ended.
+    """Keeps `count` forks of this process at `work` until SIGTERM or SIGINT, or until another process has taken over
+    (SIGUSR2 begins the `upgrade`), and returns when they have ended.
 
-    This process must have no other thread. `work` ends on SIGTERM, and with its lifeline; StartError is for what it
-    cannot start with. `ready` is called once, when the workers are up; `stopping` before they are told to stop; `look`
-    now and then, so that a replacement begins with what is good now. SIGHUP is for all of them.
+    This process must have no other thread. `work` ends on SIGTERM, with its lifeline and, in its own time, on SIGUSR2
+    (see Worker.leaving); StartError is for what it cannot start with. `ready` is called once, when the workers are up;
+    `stopping` before they are told to stop, `succeeded` before they are told to leave; `look` now and then, so that a
+    replacement begins with what is good now. SIGHUP is for all of them.
     Raises StartError when none of them comes up.
     """
-    _Supervisor(count, work, ready, stopping, look).run()
+    _Supervisor(count, work, ready, stopping, look, upgrade, succeeded).run()
 
 
 class _Supervisor:
@@ -98,6 +115,8 @@ class _Supervisor:
         ready: Callable[[], None],
         stopping: Callable[[], None],
         look: Look,
+        upgrade: Upgrade,
+        succeeded: Callable[[], None],
     ) -> None:
         self._places = [_Place(number) for number in range(1, count + 1)]
         self._work = work
@@ -105,8 +124,13 @@ class _Supervisor:
         self._say_stopping = stopping
         self._look = look
         self._next_look = 0.0
+        self._upgrade = upgrade
+        self._expiry = 0.0  # of the upgrade that is under way, on the monotonic clock
+        self._say_succeeded = succeeded
         self._ready = False
         self._stopping = False
+        self._leaving = False
+        self._counted = False
         self._failure = ""
         # Nothing is ever written: that the writing end is closed is the news.
         self._lifeline, held = os.pipe()
@@ -120,12 +144,16 @@ class _Supervisor:
         # Memory is shared with the workers until somebody writes to it, which the collector would do.
         gc.collect()
         gc.freeze()
-        while not self._stopping or any(place.pid for place in self._places):
+        while not self._ending or any(place.pid for place in self._places):
             self._start_due()
             self._wait()
             self._reap()
-            if not self._ready and not self._stopping:
+            if not self._ready and not self._ending:
                 self._watch_start()
+
+    @property
+    def _ending(self) -> bool:
+        return self._stopping or self._leaving
 
     def _watch_start(self) -> None:
         if any(place.pid and not place.up for place in self._places):
@@ -139,12 +167,13 @@ class _Supervisor:
 
     def _start_due(self) -> None:
         for place in self._places:
-            if place.pid is None and place.due <= time.monotonic() and not self._stopping:
+            if place.pid is None and place.due <= time.monotonic() and not self._ending:
                 self._start(place)
 
     def _start(self, place: _Place) -> None:
         place.started = time.monotonic()
         place.news, news = os.pipe()
+        place.finishing, place.failure = None, ""
         # A new worker has its supervisor's handlers at first: no signal may reach them there.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -163,7 +192,8 @@ class _Supervisor:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            for fd in (*self._own, *(place.news for place in self._places if place.news is not None)):
+            heard = (self._upgrade.news, *(place.news for place in self._places))
+            for fd in (*self._own, *(fd for fd in heard if fd is not None)):
                 os.close(fd)
             self._work(worker)
             code = 0
@@ -177,44 +207,84 @@ class _Supervisor:
     def _wait(self) -> None:
         """Until a signal has come, a worker says something, or one is due."""
         said = {place.news: place for place in self._places if place.news is not None}
-        due = min((place.due for place in self._places if place.pid is None and not self._stopping), default=math.inf)
-        if not self._stopping:
+        due = min((place.due for place in self._places if place.pid is None and not self._ending), default=math.inf)
+        upgrade = self._upgrade.news
+        if upgrade is not None:
+            due = min(due, self._expiry)
+        if not self._ending:
             if self._next_look <= time.monotonic():
                 self._next_look = time.monotonic() + self._look()
             due = min(due, self._next_look)
         timeout = None if due == math.inf else max(0.0, due - time.monotonic())
-        readable, _, _ = select.select([self._signals, *said], [], [], timeout)
+        listened = [self._signals, *said, *([upgrade] if upgrade is not None else [])]
+        readable, _, _ = select.select(listened, [], [], timeout)
         for fd in readable:
             if fd in said:
                 self._hear(said[fd])
+            elif fd == upgrade:
+                if self._upgrade.hear():
+                    self._leave()
             else:
-                came = set(os.read(fd, 65536))
-                if _STOP & came:
-                    self._stop()
-                elif signal.SIGHUP in came:
-                    self._pass_on_hangup()
+                self._handle(set(os.read(fd, 65536)))
+        if self._upgrade.news is not None and self._expiry <= time.monotonic():
+            self._upgrade.expire()
+
+    def _handle(self, came: set[int]) -> None:
+        if _STOP & came:
+            self._stop()
+            return
+        if signal.SIGHUP in came:
+            self._pass_on_hangup()
+        if signal.SIGUSR2 in came:
+            if not self._ready or self._ending:
+                log.warning("SIGUSR2 is ignored: this process is %s", "ending" if self._ending else "still starting")
+            elif self._upgrade.begin():
+                self._expiry = time.monotonic() + PATIENCE
 
     def _hear(self, place: _Place) -> None:
-        if place.news is not None:
-            said = os.read(place.news, _MOST_SAID)
+        if place.news is None:
+            return
+        said = os.read(place.news, _MOST_SAID)
+        if not said:
             os.close(place.news)
             place.news = None
-            place.up = said == _UP
-            place.failure = "" if place.up else said.decode(errors="replace")
+        if said.startswith(_UP):
+            place.up, said = True, said.removeprefix(_UP)
+        if said and place.up:
+            place.finishing = int(said)
+            self._count()
+        elif said:
+            place.failure = said.decode(errors="replace")
 
     def _pass_on_hangup(self) -> None:
-        for place in self._places:
-            if place.pid:
-                os.kill(place.pid, signal.SIGHUP)
+        self._signal(signal.SIGHUP)
         self._next_look = time.monotonic() + self._look(anyway=True)
 
     def _stop(self) -> None:
         if not self._stopping:
             self._stopping = True
-            self._say_stopping()
-            for place in self._places:
-                if place.pid:
-                    os.kill(place.pid, signal.SIGTERM)
+            self._upgrade.abandon()
+            if not self._leaving:
+                self._say_stopping()
+            self._signal(signal.SIGTERM)
+
+    def _leave(self) -> None:
+        self._leaving = True
+        self._say_succeeded()
+        self._signal(signal.SIGUSR2)
+        self._count()
+
+    def _count(self) -> None:
+        """Tells what is still running when the last worker has said so."""
+        here = [place for place in self._places if place.pid]
+        if self._leaving and not self._counted and all(place.finishing is not None for place in here):
+            self._counted = True
+            self._upgrade.finishing(sum(place.finishing or 0 for place in here))
+
+    def _signal(self, number: signal.Signals) -> None:
+        for place in self._places:
+            if place.pid:
+                os.kill(place.pid, number)
 
     def _reap(self) -> None:
         for place in self._places:
@@ -224,11 +294,13 @@ class _Supervisor:
                     self._ended(place, _how(os.waitstatus_to_exitcode(status)))
 
     def _ended(self, place: _Place, how: str) -> None:
-        self._hear(place)
+        while place.news is not None:
+            self._hear(place)  # to its end, which is here
         what = f"worker {place.number}" + (f" (pid {place.pid})" if place.pid else "")
         what += f" could not start: {place.failure}" if place.failure else f" {how}"
         place.pid, place.up = None, False
-        if self._stopping:
+        self._count()
+        if self._ending:
             return
         place.early = place.early + 1 if time.monotonic() - place.started < _EARLY else 0
         if self._ready:

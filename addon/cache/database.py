@@ -19,6 +19,8 @@ log = logging.getLogger("mirrortap")
 _PATIENCE = 5.0
 
 # What makes each format of the one before; twice is as good as once, for two processes may do it at the same time.
+# A step only adds: an older mirrortap goes on with a newer format, beside the process that made it (an upgrade) and
+# after it (a downgrade). What cannot be added is another file.
 _STEPS = (
     """
 CREATE TABLE IF NOT EXISTS tag (
@@ -103,8 +105,8 @@ def _open(path: Path) -> Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if not 0 <= version <= _VERSION:
-            raise sqlite3.DatabaseError(f"has format {version}, this mirrortap writes {_VERSION}")
+        if version < 0:
+            raise sqlite3.DatabaseError(f"has format {version}, which there has never been")
         if version < _VERSION:
             steps = "".join(_STEPS[version:])
             connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {_VERSION}; COMMIT;")

@@ -45,6 +45,7 @@ SETTINGS: dict[str, Callable[[Config], object]] = {
     "connections-per-client": lambda config: config.admission.connections,
     "header-timeout": lambda config: written_seconds(config.admission.header),
     "idle-timeout": lambda config: written_seconds(config.admission.idle),
+    "drain-timeout": lambda config: written_seconds(config.admission.drain),
     "leaf-life": lambda config: written_seconds(config.lives.leaf),
     "intermediate-life": lambda config: written_seconds(config.lives.intermediate),
 }

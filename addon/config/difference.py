@@ -32,6 +32,7 @@ _KEYS = {
     "admission.connections": "connections-per-client",
     "admission.header": "header-timeout",
     "admission.idle": "idle-timeout",
+    "admission.drain": "drain-timeout",
     "lives.leaf": "leaf-life",
     "lives.intermediate": "intermediate-life",
 }

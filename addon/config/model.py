@@ -282,7 +282,8 @@ class Admission:
     `clients` may connect, at most `connections` at once from one address, and log in when there is a file of `users`
     (htpasswd). `tunnel`: which hosts that are not intercepted they may reach: `host[:port]`, `*.host[:port]`, all, or
     those that go with the built-in registries; without a port of its own at `ports`. `header`: seconds that the head of
-    a request may take; `idle`: that a connection may be without a byte.
+    a request may take; `idle`: that a connection may be without a byte; `drain`: that transfers may take to their end
+    when the proxy is told to stop.
     """
 
     clients: tuple[Network, ...] = tuple(map(ipaddress.ip_network, _PRIVATE))
@@ -292,6 +293,7 @@ class Admission:
     connections: int = 512
     header: float = 30.0
     idle: float = 600.0
+    drain: float = 30.0
 
 
 @dataclass(frozen=True)

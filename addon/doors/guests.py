@@ -28,6 +28,22 @@ class Guest:
         self._late = late
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
+        self.answers = 0
+        """How many it has had."""
+        self._asked: set[str] = set()
+
+    def asks(self, request: str) -> None:
+        """It has sent the head of this one."""
+        self._asked.add(request)
+
+    def answered(self, request: str) -> None:
+        self._asked.discard(request)
+        self.answers += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether neither it nor we have anything to say now."""
+        return not self._asked and (self._timer is None or self._timer.cancelled())
 
     def let_in(self, config: Config) -> None:
         """It is in a tunnel from now on, as this configuration allows."""

@@ -106,6 +106,14 @@ class Handover:
         """Raises AuthorityError."""
         return self._contexts.of(await self._service.valid_authority(), host)
 
+    @property
+    def busy(self) -> int:
+        """Requests that are being answered."""
+        return self._reception.busy
+
+    async def leave(self) -> None:
+        await self._reception.leave()
+
     async def close(self) -> None:
         await self._reception.close()
 

@@ -60,6 +60,25 @@ def bind(host: str, port: int, option: str = "--listen") -> list[Listener]:
         raise ListenError(f"{where}: cannot be listened on: {why}; choose another address with {option}") from None
 
 
+def adopt(descriptors: Sequence[int], host: str, port: int, option: str = "--listen") -> list[Listener]:
+    """Sockets that another process has bound as `bind` does, and listens on as well. Raises ListenError when they are
+    not those that `bind` would make."""
+    listeners = [Listener(fileno=fd) for fd in descriptors]
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        asked = {(family, address[0]) for family, _, _, _, address in found}
+        same = {(each.family, each.getsockname()[0]) for each in listeners} <= asked
+        if listeners and same and port in (0, listeners[0].getsockname()[1]):
+            return listeners
+        why = "it is not where the process listens that is to be taken over from"
+    except (OSError, UnicodeError):
+        why = "there is no such address"
+    for listener in listeners:
+        listener.close()
+    where = f"{f'[{host}]' if ':' in host else host}:{port}"
+    raise ListenError(f"{where}: {why}; stop it and start anew to change {option}")
+
+
 def _bind(host: str, port: int) -> list[Listener]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # An address may come more than once.

@@ -69,6 +69,20 @@ def take(client: Client) -> socket.socket | None:
     return taken
 
 
+def led_on(client: str) -> bool:
+    """Whether the client of this id has a connection to somewhere else, or gets one."""
+    found = proxyserver().connections.get(client)
+    return found is not None and len(found.transports) > 1
+
+
+def close(client: str) -> None:
+    """Ends the connection of the client of this id, when all is sent."""
+    with suppress(KeyError):
+        found = proxyserver().connections[client]
+        if stream := found.transports[found.client].writer:
+            stream.close()
+
+
 def hold(client: Client) -> None:
     """Nothing more is read of it until `release`."""
     with suppress(KeyError):

@@ -40,29 +40,47 @@ class MirrorDoor:
     def running(self) -> None:
         _ = self._service.engine
         self._reception = Reception(self._service)
-        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._listen(listener)
+
+    def busy(self) -> int:
+        return self._reception.busy
+
+    async def leave(self) -> None:
+        self._stop_listening()
+        await self._reception.leave()
 
     async def close(self) -> None:
         """Stops listening, and lets running transfers finish."""
-        for task in self._accepting:
-            task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
+        self._stop_listening()
         await self._reception.close()
 
-    async def _accept(self, listener: Listener) -> None:
-        listener.setblocking(False)
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                # One at a time: the others in the queue are for whichever process is idle.
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                log.error("the mirror door cannot take a connection: %s", error.strerror)
-                await asyncio.sleep(_PAUSE)
-            else:
-                self._reception.start(self._welcome(connection))
+    def _listen(self, listener: Listener) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            if listener.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(listener)
+                listener.close()
+
+    def _accept(self, listener: Listener) -> None:
+        """Takes one connection: the others in the queue are for whichever process is idle. What is taken is served,
+        whenever listening ends."""
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another process was quicker, or the client has left
+        except OSError as error:
+            log.error("the mirror door cannot take a connection: %s", error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            loop.call_later(_PAUSE, self._listen, listener)
+        else:
+            connection.setblocking(False)
+            self._reception.start(self._welcome(connection))
 
     async def _welcome(self, connection: socket.socket) -> None:
         try:

@@ -32,6 +32,7 @@ from addon.doors.streaming import (
     RequestBody,
     Turn,
 )
+from addon.doors.visitors import GRACE
 from addon.doors.ways import Ways
 from addon.oci import OciError
 from addon.reply import Request
@@ -56,8 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mirrortap")
 
-# Seconds that running transfers get to finish when the proxy is told to stop.
-_DRAIN = 30.0
 # Lines that the log gets a minute about clients that keep us waiting.
 _LINES = 60
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
@@ -93,6 +92,8 @@ class ProxyDoor:
         self._busy: dict[str, Asked] = {}  # the requests that are under way
         self._idle = asyncio.Event()
         self._idle.set()
+        self._leaving = False
+        self._gone = asyncio.Event()  # nobody is left
 
     @property
     def _limits(self) -> Admission:
@@ -122,6 +123,8 @@ class ProxyDoor:
         if guest := self._guests.pop(client.id, None):
             guest.left()
             self._gate.leave(guest.address)
+            if not self._guests:
+                self._gone.set()
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Whatever makes mitmproxy connect: it leads only where the gate has looked."""
@@ -231,6 +234,8 @@ class ProxyDoor:
             guest.left()
             # As a visitor from now on: the end of it here is not that of its stay.
             del self._guests[client.id]
+            if not self._guests:
+                self._gone.set()
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         guest = self._guests[flow.client_conn.id]
@@ -241,6 +246,7 @@ class ProxyDoor:
         if flow.error:
             return
         guest = self._guests[flow.client_conn.id]
+        guest.asks(flow.id)
         config = self._service.config
         asked = None
         try:
@@ -312,6 +318,8 @@ class ProxyDoor:
                 answers.name_offline(flow.response)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
+        if self._leaving and flow.response and flow.response.status_code != 101:
+            flow.response.headers["Connection"] = "close"
         if flow.response and not isinstance(flow.response, RegistryResponse) and flow.request.host != ITSELF:
             flow.response.stream = self._refused_ahead(flow) is None
 
@@ -368,9 +376,39 @@ class ProxyDoor:
                     cut=failure,
                 )
             )
+        if guest := self._guests.get(flow.client_conn.id):
+            guest.answered(flow.id)
         self._busy.pop(flow.id, None)
         if not self._busy:
             self._idle.set()
+
+    def busy(self) -> int:
+        """Those that were handed over among them, and tunnels."""
+        led_on = sum(live.led_on(client) for client in self._guests)
+        return len(self._busy) + led_on + (self._handover.busy if self._handover else 0)
+
+    async def leave(self) -> None:
+        await live.proxyserver().servers.update([])
+        self._leaving = True
+        handed_over = [self._handover.leave] if self._handover else []
+        await asyncio.gather(self._emptied(), *(leave() for leave in handed_over))
+        # And who was handed over since.
+        await asyncio.gather(*(leave() for leave in handed_over))
+
+    async def _emptied(self) -> None:
+        """Until all that mitmproxy has in its hands have gone, the idle ones soon. Tunnels end by themselves."""
+        before: set[tuple[str, int]] = set()
+        while self._guests:
+            idle = {(client, guest.answers) for client, guest in self._guests.items() if self._is_idle(client, guest)}
+            for client, _ in idle & before:
+                live.close(client)
+            before = idle
+            self._gone.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), GRACE)
+
+    def _is_idle(self, client: str, guest: Guest) -> bool:
+        return guest.idle and not live.led_on(client)
 
     async def close(self) -> None:
         """Stops listening, and lets running transfers finish."""
@@ -378,10 +416,11 @@ class ProxyDoor:
         await asyncio.gather(self._drained(), *([self._handover.close()] if self._handover else []))
 
     async def _drained(self) -> None:
+        drain = self._limits.drain
         if self._busy:
-            log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), _DRAIN)
+            log.info("stopping when %d running transfers are through, at most %g s", len(self._busy), drain)
         try:
-            async with asyncio.timeout(_DRAIN):
+            async with asyncio.timeout(drain):
                 await self._idle.wait()
                 await live.sent()
         except TimeoutError:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mirrortap")
 
-# Seconds that running transfers get to finish when the proxy is told to stop.
-_DRAIN = 30.0
 # Lines that the log gets a minute about clients of one kind.
 _LINES = 60
 # Seconds that a client gets to say farewell in TLS.
@@ -51,7 +49,9 @@ class Reception:
         self._server = web.Server(self._answer, handler_cancellation=True)
         self._tasks: set[asyncio.Task[None]] = set()
         self._visitors: dict[Visitor, Way] = {}
-        self._busy = 0
+        self._leaving = False
+        self.busy = 0
+        """Requests that are being answered."""
         self._empty = asyncio.Event()
         self._empty.set()
         self._late = journal.Seldom(log, _LINES)
@@ -70,6 +70,8 @@ class Reception:
         )
         self._visitors[visitor] = way
         self._empty.clear()
+        if self._leaving:
+            visitor.leave()
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: visitor,
@@ -119,25 +121,36 @@ class Reception:
         visitor = request.protocol
         assert isinstance(visitor, Visitor)
         visitor.asked(request.content)
-        self._busy += 1
+        self.busy += 1
         try:
             return await self._visitors[visitor].exchange(request, visitor).answer()
         finally:
-            self._busy -= 1
+            self.busy -= 1
             visitor.answered()
+
+    async def leave(self) -> None:
+        """Returns when all have gone, each after one more answer or when it has nothing to ask."""
+        self._leaving = True
+        for visitor in self._visitors:
+            visitor.leave()
+        while self._tasks or self._visitors:
+            # Whom a task is about becomes a visitor, or goes.
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._empty.wait()
 
     async def close(self) -> None:
         """Lets running transfers finish."""
+        drain = self._service.config.admission.drain
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._busy:
-            log.info("stopping when %d running transfers are through, at most %g s", self._busy, _DRAIN)
+        if self.busy:
+            log.info("stopping when %d running transfers are through, at most %g s", self.busy, drain)
         self._server.pre_shutdown()
         begun = time.monotonic()
-        await self._server.shutdown(_DRAIN)
+        await self._server.shutdown(drain)
         try:
-            async with asyncio.timeout(_DRAIN - (time.monotonic() - begun)):
+            async with asyncio.timeout(drain - (time.monotonic() - begun)):
                 await self._empty.wait()
         except TimeoutError:
             log.warning("%d transfers were cut", len(self._visitors))

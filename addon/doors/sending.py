@@ -35,9 +35,9 @@ class Sending:
         if isinstance(reply.body, bytes):
             content = b"" if self._request.method == "HEAD" else reply.body
             self.sent = len(content)
-            return web.Response(status=reply.status, reason=reason, headers=_headers(reply), body=content)
+            return self._begun(web.Response(status=reply.status, reason=reason, headers=_headers(reply), body=content))
         headers = _headers(reply)
-        response = web.StreamResponse(status=reply.status, reason=reason, headers=headers)
+        response = self._begun(web.StreamResponse(status=reply.status, reason=reason, headers=headers))
         try:
             await response.prepare(self._request)
             if self._request.method != "HEAD" and reply.status not in (204, 304):
@@ -53,6 +53,11 @@ class Sending:
             raise
         finally:
             await reply.body.close()
+        return response
+
+    def _begun[R: web.StreamResponse](self, response: R) -> R:
+        if self._visitor.last:
+            response.force_close()
         return response
 
     async def _stream(self, response: web.StreamResponse, body: Body) -> None:

@@ -34,6 +34,9 @@ SERVER = "mirrortap"
 """Else aiohttp says what it is itself, and of which version."""
 # Headers, and bytes of one of them, or of the request line: signed URLs and tokens come to a few KiB.
 _MAX_HEADERS, _MAX_FIELD = 128, 16 << 10
+# Seconds that a connection stays for one more request when another process has taken over: who is just asking when
+# it is closed gets no answer.
+GRACE = 5.0
 # Where tcp_info has how many bytes were acknowledged and received (linux/tcp.h: tcpi_bytes_acked and the next).
 _TCP_INFO, _AT = struct.Struct("=QQ"), 120
 # socket(7): close() drops what was not sent, and sends a reset.
@@ -97,6 +100,7 @@ class Visitor(RequestHandler):
         self._sending: asyncio.Future[int] | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._moved, self._since = (0, 0), 0.0
+        self._leaving: asyncio.TimerHandle | None = None
 
     # A connection's life, as asyncio tells it.
 
@@ -110,8 +114,9 @@ class Visitor(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._guest.left()
-        if self._watching:
-            self._watching.cancel()
+        for timer in self._watching, self._leaving:
+            if timer:
+                timer.cancel()
         super().connection_lost(exc)
         self._left(self)
 
@@ -137,6 +142,26 @@ class Visitor(RequestHandler):
     def answered(self) -> None:
         """What it asked for has been written."""
         self._asked = False
+        if self._leaving:
+            self.leave()
+
+    def leave(self) -> None:
+        """Its next answer is the last (`last`); it is hung up on when it asks nothing for a while."""
+        if self._leaving:
+            self._leaving.cancel()
+        self._leaving = asyncio.get_running_loop().call_later(GRACE, self._go)
+
+    @property
+    def last(self) -> bool:
+        """Whether the answer that begins now is the last one."""
+        return self._leaving is not None
+
+    def _go(self) -> None:
+        if self.transport is None:
+            self.leave()  # it is still in its TLS handshake
+        elif not self._asked and not self._awaited:
+            # Who has begun to ask is held to the header-timeout, and gets its answer.
+            self.force_close()
 
     async def send_file(self, part: FileSlice) -> int:
         """Without more copies than it takes. Bytes sent: all of them, unless something failed."""

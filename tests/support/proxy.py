@@ -111,11 +111,12 @@ def serve(
     workers: int = 1,
     mode: str = "regular",
     ends: int = 0,
+    program: Path = ROOT,
     **env: str,
 ) -> Iterator[Proxy]:
     """`mirrortap serve`, with a configuration file of that name.
 
-    It must end on SIGTERM with the exit code `ends` (unless the test itself failed).
+    It must end on SIGTERM with the exit code `ends` (unless the test itself failed). `program`: where its packages are.
     """
     data = data or folder / "data"
     arguments: list[str | Path] = [
@@ -130,7 +131,7 @@ def serve(
         *options,
     ]
     argv = [sys.executable, "-m", "addon.cli", "serve", *arguments]
-    with _running(folder, argv, r"listening on \w+://([^\s:]+):(\d+)", data, env, ends) as proxy:
+    with _running(folder, argv, r"listening on \w+://([^\s:]+):(\d+)", data, env, ends, program) as proxy:
         yield proxy
 
 
@@ -152,9 +153,15 @@ def mitmdump(folder: Path, config: str, *options: str | Path) -> Iterator[Proxy]
 
 @contextmanager
 def _running(
-    folder: Path, argv: Sequence[str | Path], listening: str, data: Path, env: Mapping[str, str], ends: int = 0
+    folder: Path,
+    argv: Sequence[str | Path],
+    listening: str,
+    data: Path,
+    env: Mapping[str, str],
+    ends: int = 0,
+    cwd: Path = ROOT,
 ) -> Iterator[Proxy]:
-    with Program(argv, env=proxy_env(folder, **env), cwd=ROOT) as program:
+    with Program(argv, env=proxy_env(folder, **env), cwd=cwd) as program:
         try:
             found = program.out.wait_for(listening, timeout=30)
         except AssertionError as silent:

@@ -292,6 +292,7 @@ def test_what_is_said(read: Read) -> None:
         connections_per_client=7,
         header_timeout="2s",
         idle_timeout="1h",
+        drain_timeout="5m",
     ).admission
     assert told == Admission(
         clients=(ipaddress.ip_network("10.1.0.0/16"), ipaddress.ip_network("2001:db8::7/128")),
@@ -300,6 +301,7 @@ def test_what_is_said(read: Read) -> None:
         connections=7,
         header=2.0,
         idle=3600.0,
+        drain=300.0,
     )
 
 
@@ -322,6 +324,7 @@ def test_what_is_said(read: Read) -> None:
         ({"connections_per_client": 0}, "mirrortap.connections-per-client: "),
         ({"header_timeout": "0s"}, "mirrortap.header-timeout: "),
         ({"idle_timeout": "soon"}, "mirrortap.idle-timeout: "),
+        ({"drain_timeout": "0s"}, "mirrortap.drain-timeout: "),
         ({"proxy_users": "nowhere/users"}, "mirrortap.proxy-users: "),
         ({"proxy_users": ""}, "mirrortap.proxy-users: "),
     ],

@@ -80,11 +80,17 @@ def test_garbage_is_set_aside(path: Path, garbage: bytes, caplog: pytest.LogCapt
     begun_anew(path, caplog)
 
 
-def test_another_format_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(database.connect(path)) as connection:
-        connection.execute(LINK)
-        connection.execute("PRAGMA user_version = 99")
-    begun_anew(path, caplog)
+def test_a_newer_format_is_used_as_it_is(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a newer mirrortap: its steps have only added, and it may be at work with the file."""
+    with closing(database.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+        newer.execute("CREATE TABLE later (x)")
+        with closing(database.connect(path)) as connection:
+            connection.execute(LINK)
+            assert connection.execute("PRAGMA user_version").fetchone() == (99,)
+        assert links(newer) == 1
+    assert caplog.messages == []
+    assert not path.with_suffix(".damaged").exists()
 
 
 FIRST_FORMAT = """

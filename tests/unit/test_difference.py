@@ -49,6 +49,7 @@ OTHER: dict[str, Any] = {
     "connections-per-client": 513,
     "header-timeout": "31s",
     "idle-timeout": "11m",
+    "drain-timeout": "31s",
     "leaf-life": "6d",
     "intermediate-life": "300d",
 }

@@ -27,6 +27,7 @@ SCRIPT = """
 import logging, os, signal, sys, time
 from pathlib import Path
 from addon.service import StartError
+from addon.upgrade import Inherited, Upgrade
 from addon.workers import supervise
 
 logging.basicConfig(format="%(message)s", level=logging.INFO)
@@ -53,11 +54,26 @@ def look(anyway=False):
         say("looks anyway" if anyway else "looks")
     return 0.01 if often else 3600.0
 
+inherited = Inherited.take(os.environ)
+
+def ready():
+    say("ready")
+    if inherited:
+        inherited.up()
+
 def work(worker):
 {work}
 
 try:
-    supervise(2, work, ready=lambda: say("ready"), stopping=lambda: say("stopping"), look=look)
+    supervise(
+        2,
+        work,
+        ready=ready,
+        stopping=lambda: say("stopping"),
+        look=look,
+        upgrade=Upgrade(Path(), lambda: (os.open("lock", os.O_CREAT), ([], []))),
+        succeeded=lambda: say("succeeded"),
+    )
 except StartError as error:
     sys.exit(str(error))
 say("over")

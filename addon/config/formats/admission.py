@@ -30,6 +30,7 @@ def read(source: Source, own: MirrortapTable, warnings: list[str]) -> Admission:
         own.connections_per_client,
         own.header_timeout,
         own.idle_timeout,
+        own.drain_timeout,
     )
 
 

@@ -116,6 +116,7 @@ class MirrortapTable(Table):
     connections_per_client: Annotated[int, Field(ge=1)] = Admission.connections
     header_timeout: Positive = Admission.header
     idle_timeout: Positive = Admission.idle
+    drain_timeout: Positive = Admission.drain
     leaf_life: Positive = Lives.leaf
     intermediate_life: Positive = Lives.intermediate
 
