@@ -13,6 +13,7 @@ from addon.carrying import members
 from addon.carrying.intake import Intake, Taken
 from addon.carrying.names import BadArchive
 from addon.commands.cached import DATA, ReferenceType, opened, progress
+from addon.config import wellknown
 
 if TYPE_CHECKING:
     from addon.cache.reference import Reference
@@ -42,7 +43,7 @@ def import_command(archive: Path, called: Reference | None, partial: bool, data:
             click.echo(f"mirrortap: {archive}: {error}", err=True)
             click.echo("Nothing of it was imported.", err=True)
             sys.exit(2)
-    failed = 0
+    failed, strange = 0, set()
     for result in results:
         if isinstance(result, Taken):
             parts = [part for part in result.tree.parts if part.size is not None]
@@ -52,7 +53,11 @@ def import_command(archive: Path, called: Reference | None, partial: bool, data:
                     f"  stays private, as {result.reference.registry}/{result.reference.repository} was in this cache:"
                     " only clients who have shown that they may read it get it"
                 )
+            if not wellknown.is_public(result.reference.registry):
+                strange.add(result.reference.registry)
         else:
             failed += 1
             click.echo(f"not imported: {result.called}: {result.why}", err=True)
+    for registry in sorted(strange):
+        click.echo(f'Clients get the images of {registry} if the configuration has a table [registry."{registry}"].')
     sys.exit(1 if failed else 0)
