@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -15,8 +15,8 @@ from addon.oci import Digest, OciError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_DOCUMENT = 32 << 20
-"""Bytes; a hundred thousand images' names."""
+MAX_DOCUMENT = 16 << 20
+"""Bytes; tens of thousands of images' names."""
 
 # Docker's "Image Manifest Version 2, Schema 2".
 _CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -48,7 +48,7 @@ class _Config(BaseModel):
     rootfs: _RootFs
 
 
-_SAVED: TypeAdapter[list[_Saved]] = TypeAdapter(Annotated[list[_Saved], Field()])
+_SAVED = TypeAdapter(list[_Saved])
 
 
 def index(content: bytes) -> list[Listed]:

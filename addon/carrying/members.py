@@ -48,30 +48,40 @@ class Member:
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[Iterator[Member]]:
-    """Those of a tar, a compressed one, a folder, or of standard input (None). Raises BadArchive or OSError."""
+    """Those of a tar, a compressed one, a folder, or of standard input (None).
+
+    Raises BadArchive, also where a member is read, or OSError.
+    """
+    if path is not None and path.is_dir():
+        yield _of_folder(path)
+        return
     with ExitStack() as stack:
-        if path is not None and path.is_dir():
-            yield _of_folder(path)
-            return
         raw = stack.enter_context(open(0 if path is None else path, "rb", buffering=0, closefd=path is not None))
-        yield _of_tar(stack.enter_context(io.BufferedReader(raw, _BUFFER)))
+        try:
+            yield _of_tar(stack.enter_context(io.BufferedReader(raw, _BUFFER)))
+        except (tarfile.TarError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, EOFError) as error:
+            raise _unreadable(error) from None
 
 
 def _of_tar(file: io.BufferedReader) -> Iterator[Member]:
-    try:
-        with tarfile.open(fileobj=_decompressed(file), mode="r|", bufsize=_BUFFER, tarinfo=_careful()) as tar:
-            for _ in range(_MOST):
+    with tarfile.open(fileobj=_decompressed(file), mode="r|", bufsize=_BUFFER, tarinfo=_careful()) as tar:
+        for _ in range(_MOST):
+            try:
                 info = tar.next()
-                if info is None:
-                    return
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if member := _member(tar, info):
-                    yield member
-            raise BadArchive(f"it has more than {_MOST} members, which no archive of images needs")
-    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, EOFError, ValueError) as error:
-        raise BadArchive(
-            f"it cannot be read as a tar ({str(error) or type(error).__name__}): it is damaged, cut off, or no archive"
-        ) from None
+            except ValueError as error:  # a number in a header is none
+                raise _unreadable(error) from None
+            if info is None:
+                return
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+            if member := _member(tar, info):
+                yield member
+        raise BadArchive(f"it has more than {_MOST} members, which no archive of images needs")
+
+
+def _unreadable(error: Exception) -> BadArchive:
+    why = str(error) or type(error).__name__
+    why = why if why.isprintable() else ascii(why)
+    return BadArchive(f"it cannot be read as a tar ({why}): it is damaged, cut off, or no archive")
 
 
 def _decompressed(file: io.BufferedReader) -> IO[bytes] | gzip.GzipFile:

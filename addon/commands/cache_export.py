@@ -55,6 +55,8 @@ def export_command(
     """
     if output.suffix in (".gz", ".tgz", ".zst", ".xz", ".bz2"):
         raise click.UsageError(f"{output}: layers are compressed already; name it .tar")
+    if str(output) == "-" and sys.stdout.isatty():
+        raise click.UsageError("a tar is nothing to read: send standard output to a file or a program")
     with known(data) as cache:
         try:
             cargo = _cargo(cache, references, platforms, partial=partial)

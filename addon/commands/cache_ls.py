@@ -82,11 +82,11 @@ def show_command(reference: Reference, as_json: bool, data: Path | None) -> None
         image = images.named(reference)
         if image is None:
             raise StoreError(f"{reference} is not cached; mirrortap cache ls lists what is")
-        others = [each for each in images.all() if each.reference != reference]
-        sharing = {
-            part.digest: [str(other.reference) for other in others if part.digest in _digests(other.tree)]
-            for part in image.tree.parts
-        }
+        sharing: dict[Digest, list[str]] = {part.digest: [] for part in image.tree.parts}
+        for other in images.all():
+            for part in other.tree.parts if other.reference != reference else ():
+                if part.digest in sharing:
+                    sharing[part.digest].append(str(other.reference))
         checked = _checked(cache, reference)
         if as_json:
             parts = [_part(part, images.used, sharing[part.digest]) for part in image.tree.parts]
@@ -165,10 +165,6 @@ def _described(part: Tree, used: dict[Digest, float]) -> str:
     if part.size is None:
         return f"{size}, not here"
     return f"{journal.size(part.size)}, last used {ago(used.get(part.digest, 0.0))}"
-
-
-def _digests(tree: Tree) -> set[Digest]:
-    return {part.digest for part in tree.parts}
 
 
 def _checked(cache: Cache, reference: Reference) -> float | None:

@@ -9,25 +9,26 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import sys
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from support.clients import Sandbox
 from support.config import toml
 from support.images import sha256
-from support.processes import clean_env, needs, run
+from support.processes import clean_env, needs
 from support.programs import containerd, dockerd
-from support.proxy import ROOT, proxy_env, serve
+from support.proxy import serve
 
+from addon.cli import main
 from e2e.conftest import APP, MULTI
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
+    from click.testing import Result
     from support.images import Image, MultiArch
     from support.programs import Dockerd, RealRegistry
     from support.proxy import Proxy
@@ -41,10 +42,11 @@ CLASSIC = "docker.io/library/classic:1.0"
 SAVED = "docker.io/library/saved:1.0"
 
 
-def cache(data: Path, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """`mirrortap cache ...` as a program of its own."""
-    argv = [sys.executable, "-m", "addon.cli", "cache", *arguments, "--data", data]
-    return run(argv, env=proxy_env(data.parent), cwd=ROOT, check=check)
+def cache(data: Path, *arguments: str | Path, code: int = 0) -> Result:
+    """`mirrortap cache ...` in a process that is not the proxy's."""
+    result = CliRunner().invoke(main, ["cache", *map(str, arguments), "--data", str(data)])
+    assert result.exit_code == code, result.output
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -173,20 +175,19 @@ def classic(image: Image, file: Path) -> Path:
     return file
 
 
-def test_a_registry_that_is_only_known_there(app: Image, carried: Path, tmp_path: Path) -> None:
+def test_a_registry_that_is_only_known_there(app: Image, carried: Path, behind: Proxy, tmp_path: Path) -> None:
     """Whoever asks, with a login or without: offline there is nobody who could say that one may not."""
     data, name = tmp_path / "data", f"{CORP}/team/app:1.0"
     archive = f"oci-archive:{tmp_path / 'one.tar'}"
     Sandbox(tmp_path / "machine").skopeo("copy", "--quiet", f"oci-archive:{carried}:{APP}", f"{archive}:1.0")
-    told = cache(data, "import", tmp_path / "one.tar", check=False)
-    assert told.returncode == 1
+    told = cache(data, "import", tmp_path / "one.tar", code=1)
     assert "is called '1.0' there: say which image it is with --as" in told.stderr
     told = cache(data, "import", tmp_path / "one.tar", "--as", name)
     assert f'if the configuration has a table [registry."{CORP}"]' in told.stdout
 
-    with serve(tmp_path, "", "--offline") as proxy, pytest.raises(OSError, match="504 mirrortap is offline"):
-        proxy.client(CORP).get("/v2/")
-    assert f'if it is a registry whose images are cached, add [registry."{CORP}"]' in proxy.program.output()
+    with pytest.raises(OSError, match="504 mirrortap is offline"):
+        behind.client(CORP).get("/v2/")
+    behind.log.wait_for(rf'if it is a registry whose images are cached, add \[registry."{CORP}"\]')
     with serve(tmp_path, toml({CORP: {}}), "--offline") as proxy:
         client = proxy.client(CORP)
         for headers in {}, {"Authorization": "Basic d2hvOmV2ZXI="}, {"Authorization": "Bearer whatever"}:
