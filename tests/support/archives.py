@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from support.images import Image, MultiArch
 
 Entry = tuple[str, bytes] | tarfile.TarInfo
+CONTAINERD_NAME, OCI_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 LAYOUT: Entry = ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
 
 
@@ -44,16 +45,10 @@ def blob(digest: str, content: bytes) -> Entry:
     return f"blobs/{digest.replace(':', '/')}", content
 
 
-def layout(
-    images: Mapping[str, Image | MultiArch], *, without: tuple[str, ...] = (), **annotations: str
-) -> list[Entry]:
-    """An OCI image layout; the images' names are full ones, unless other `annotations` are given."""
+def layout(images: Mapping[str, Image | MultiArch], *, without: tuple[str, ...] = ()) -> list[Entry]:
+    """An OCI image layout, with names as containerd and BuildKit write them."""
     entries = [
-        {
-            **image.top.as_json(),
-            "annotations": annotations
-            or {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "1.0"},
-        }
+        {**image.top.as_json(), "annotations": {CONTAINERD_NAME: name, OCI_NAME: "1.0"}}
         for name, image in images.items()
     ]
     content = {digest: data for image in images.values() for digest, data in parts(image).items()}

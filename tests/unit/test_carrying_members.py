@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import tarfile
 import tracemalloc
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from addon.carrying import members
 from addon.carrying.names import BadArchive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -34,12 +34,22 @@ def refused(tmp_path: Path, archive: bytes) -> str:
     return str(error.value)
 
 
+def read_or_refused(file: Path) -> dict[str, bytes]:
+    """Nothing where it is refused in words that can be shown."""
+    try:
+        return read(file)
+    except BadArchive as error:
+        told = str(error)
+    assert told.isprintable()
+    return {}
+
+
 FILES = {"index.json": b"{}", "some/file": b"content" * 1000, "empty": b""}
 
 
-@pytest.mark.parametrize("how", [lambda tar: tar, gzip.compress, lambda tar: zstandard.compress(tar) * 1])
+@pytest.mark.parametrize("how", [lambda tar: tar, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_tars(tmp_path: Path, how: type[bytes], format: int) -> None:
+def test_tars(tmp_path: Path, how: Callable[[bytes], bytes], format: int) -> None:
     file = tmp_path / "archive"
     folder = special("./some/", tarfile.DIRTYPE)
     file.write_bytes(how(tarred([folder, *((f"./{name}", data) for name, data in FILES.items())], format)))
@@ -112,13 +122,13 @@ def test_headers_that_follow_one_another(tmp_path: Path) -> None:
     assert "says more of another member" in refused(tmp_path, (info.tobuf() + tarfile.TarInfo("x").tobuf()) * 100)
 
 
-def test_a_million_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A million headers of nothing, compressed. As many as are allowed are read, and none of them kept."""
+def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many headers of nothing, compressed. As many as are allowed are read, and none of them kept."""
     monkeypatch.setattr(members, "_MOST", 2000)
     file = tmp_path / "archive"
     with gzip.open(file, "wb", 1) as packed:
         for _ in range(10):
-            packed.write(tarfile.TarInfo("x").tobuf() * 100_000)
+            packed.write(tarfile.TarInfo("x").tobuf() * 20_000)
     tracemalloc.start()
     try:
         with pytest.raises(BadArchive, match="more than 2000 members"):
@@ -148,11 +158,7 @@ entries = st.tuples(names, st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, ta
 def test_whatever_members_are_called(tmp_path: Path, made: list[tuple[str, bytes, str]], format: int) -> None:
     file = tmp_path / "archive"
     file.write_bytes(tarred([special(*entry) for entry in made], format))
-    try:
-        found = read(file)
-    except BadArchive as error:
-        assert str(error).isprintable()
-        return
+    found = read_or_refused(file)
     assert all(not name.startswith("/") and ".." not in name.split("/") and name.isprintable() for name in found)
 
 
@@ -167,8 +173,5 @@ def test_damaged_headers(tmp_path: Path, data: st.DataObject) -> None:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header[:512])
     file = tmp_path / "archive"
-    file.write_bytes(io.BytesIO(header).getvalue())
-    try:
-        read(file)
-    except BadArchive as error:
-        assert str(error).isprintable()
+    file.write_bytes(header)
+    read_or_refused(file)
