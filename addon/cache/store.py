@@ -104,7 +104,23 @@ class Store:
         """The file that content is downloaded to. Blocks. Raises OSError."""
         final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
-        return Partial(self._partial / f"{digest.algorithm}-{digest.encoded}", final, digest)
+        return Partial(self._downloading(digest), final, digest)
+
+    def settle(self, digest: Digest, size: int | None) -> None:
+        """Waits for a download of which all bytes have come, for clients have them before the disk. Blocks.
+
+        Raises OSError.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(self._downloading(digest), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_size == size:
+                    fcntl.flock(fd, fcntl.LOCK_SH)
+            finally:
+                os.close(fd)
+
+    def _downloading(self, digest: Digest) -> Path:
+        return self._partial / f"{digest.algorithm}-{digest.encoded}"
 
     def receive(self, algorithm: str = "sha256") -> Incoming:
         """A file for content that comes from an operator, to be hashed so. Blocks. Raises OSError."""

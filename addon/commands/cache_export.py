@@ -94,7 +94,7 @@ def _free_for(output: Path, *, a_folder: bool) -> None:
 
 def _cargo(cache: Cache, references: Sequence[Reference], platforms: Sequence[str], *, partial: bool) -> Cargo:
     """Raises _Incomplete."""
-    images = Images(cache)
+    images = _settled(cache, references)
     if references:
         chosen = [_named(images, reference) for reference in dict.fromkeys(references)]
         selected = [(image, _selected(images, image, platforms)) for image in chosen]
@@ -121,6 +121,16 @@ def _cargo(cache: Cache, references: Sequence[Reference], platforms: Sequence[st
                 err=True,
             )
     return Cargo([(image.reference, image.tree) for image, _ in selected], list(parts.values()))
+
+
+def _settled(cache: Cache, references: Sequence[Reference]) -> Images:
+    """The images, when what was just pulled is on the disk."""
+    images = Images(cache)
+    looked = [images.named(reference) for reference in references] if references else images.all()
+    missing = [part for image in looked if image for part in image.tree.missing]
+    for part in missing:
+        cache.store.settle(part.digest, part.announced)
+    return Images(cache) if missing else images
 
 
 def _named(images: Images, reference: Reference) -> Image:

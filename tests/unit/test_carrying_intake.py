@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,7 @@ from addon.carrying import intake, members
 from addon.oci import DOCKER_MANIFEST, Digest
 
 if TYPE_CHECKING:
+    from support.archives import Entry
     from support.images import Image, MultiArch
 
 APP, MULTI = "docker.io/library/app:1.0", "quay.io/x/multi:1.0"
@@ -72,6 +76,10 @@ def refused(data: Data, archive: Path, *options: str) -> str:
     assert tags(data) == {}
     assert list((data.cache_folder / "partial").iterdir()) == []
     return told.removeprefix(f"mirrortap: {archive}: ").removesuffix("\nNothing of it was imported.\n")
+
+
+def files(entries: list[Entry]) -> list[tuple[str, bytes]]:
+    return [entry for entry in entries if not isinstance(entry, tarfile.TarInfo)]
 
 
 # --- import ---
@@ -221,7 +229,7 @@ def test_what_is_there_already_is_checked_but_not_written_again(data: Data, app:
     entries = layout({APP: app})
     data.run("import", written(tmp_path / "image.tar", entries))
     assert data.path(app.layers[0].digest).stat().st_ino == inode
-    name, content = blob(app.layers[0].digest, b"x" * app.layers[0].size)
+    ((name, content),) = files([blob(app.layers[0].digest, b"x" * app.layers[0].size)])
     told = data.run("import", written(tmp_path / "bad.tar", [*entries, (name, content)]), code=2).stderr
     assert f"'{name}': its bytes have digest {sha256(content)}: the archive is damaged" in told
     assert data.held() == set(parts(app))
@@ -257,8 +265,8 @@ def test_a_proxy_that_starts_meanwhile_leaves_it_alone(data: Data, app: Image, t
 
 
 def test_wrong_bytes(data: Data, app: Image, tmp_path: Path) -> None:
-    name, content = blob(app.layers[1].digest, app.layers[1].data[:-1] + b"x")
-    entries = [entry for entry in layout({APP: app}) if isinstance(entry, tuple) and entry[0] != name]
+    ((name, content),) = files([blob(app.layers[1].digest, app.layers[1].data[:-1] + b"x")])
+    entries = [entry for entry in files(layout({APP: app})) if entry[0] != name]
     told = refused(data, written(tmp_path / "image.tar", [*entries, (name, content)]))
     assert told == f"'{name}': its bytes have digest {sha256(content)}: the archive is damaged"
 
@@ -300,11 +308,7 @@ def test_what_is_no_archive_of_images(entries: list[tuple[str, bytes]], told: st
 
 
 def test_a_layer_that_is_not_what_the_configuration_says(data: Data, app: Image, tmp_path: Path) -> None:
-    entries = [
-        (entry[0], b"x") if entry[0].endswith(".tar") else entry
-        for entry in saved(app, "app:1.0")  # type: ignore[index, union-attr]
-        if isinstance(entry, tuple)
-    ]
+    entries = [(name, b"x") if name.endswith(".tar") else (name, content) for name, content in files(saved(app))]
     assert "it is damaged, or compressed" in refused(data, written(tmp_path / "saved.tar", entries))
 
 
@@ -328,9 +332,10 @@ def exported(data: Data, output: Path, *arguments: str) -> str:
 
 def test_the_same_images_are_the_same_bytes(data: Data, app: Image, multi: MultiArch, tmp_path: Path) -> None:
     other = Data(tmp_path / "other")
-    for each, images in (data, {APP: app, MULTI: multi}), (other, {MULTI: multi, APP: app}):
-        for name, image in images.items():
-            each.pull(name, image)
+    data.pull(APP, app)
+    data.pull(MULTI, multi)
+    other.pull(MULTI, multi)
+    other.pull(APP, app)
     told, size = exported(data, tmp_path / "one.tar"), sum(map(len, (parts(app) | parts(multi)).values()))
     assert told == f"exported {APP}\nexported {MULTI}\n11 files, {size / 1000:.1f} kB\n"
     exported(other, tmp_path / "two.tar", MULTI, APP)
@@ -358,7 +363,7 @@ def test_what_is_exported_can_be_imported(
 ) -> None:
     folder = tmp_path_factory.mktemp("round")
     one, other = Data(folder / "one"), Data(folder / "other")
-    images = [app, multi, multi.images[1]]
+    images: list[Image | MultiArch] = [app, multi, multi.images[1]]
     for name, number in names.items():
         one.pull(name, images[number])
     exported(one, folder / output)
@@ -433,6 +438,25 @@ def test_platforms(data: Data, app: Image, multi: MultiArch, tmp_path: Path) -> 
     }
     told = data.run("export", APP, "--platform", "linux/s390x", "--output", tmp_path / "x.tar", code=1).stderr
     assert told == f"mirrortap: {APP}: it is not for linux/s390x, but for linux/amd64\n"
+
+
+def test_what_was_just_pulled_is_waited_for(data: Data, app: Image, tmp_path: Path) -> None:
+    """A client has the last byte of a layer while the disk is still busy with it."""
+    layer = app.layers[0]
+    data.pull(APP, app, without=(layer.digest,))
+    with data.opened() as cache, ThreadPoolExecutor() as pool:
+        partial = cache.store.begin(Digest.parse(layer.digest))
+        partial.claim()
+        partial.write(layer.data)
+        inode = os.stat(cache.folder / "partial" / layer.digest.replace(":", "-")).st_ino
+        told = pool.submit(exported, data, tmp_path / "x.tar")
+        # How proc_locks(5) shows who waits.
+        while not re.search(rf"-> FLOCK .*:{inode} ", Path("/proc/locks").read_text()):
+            assert not told.done(), told.result()
+            time.sleep(0.01)
+        partial.commit()
+        partial.close()
+        assert f"exported {APP}\n" in told.result()
 
 
 @pytest.mark.parametrize("output", ["x.tar", "x"])
