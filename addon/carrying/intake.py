@@ -210,17 +210,19 @@ class Intake:
         held = [part.digest for part in tree.parts if part.size is not None]
         self._adopted.update(held)
         cache.links.restore((registry, repository, digest) for digest in held)
-        # As of old: a proxy that can ask does so before it believes this.
-        cache.rights.restore([(registry, repository)])
+        private = cache.rights.is_private(registry, repository)
+        if not private:
+            # As of old: a proxy that can ask does so before it believes this.
+            cache.rights.restore([(registry, repository)])
         if isinstance(reference.target, str):
             cache.tags.adopt(registry, repository, reference.target, tree.digest)
             noted = cache.tags.digests(registry, repository, reference.target)[:1] == [tree.digest]
         else:
             noted = True
-        verdict = cache.rights.verdict(registry, repository)
-        if verdict is None or not noted or not all(cache.links.known(registry, repository, digest) for digest in held):
+        noted = noted and (private or cache.rights.verdict(registry, repository) is not None)
+        if not noted or not all(cache.links.known(registry, repository, digest) for digest in held):
             raise StoreError(f"{cache.folder}: {reference} could not be noted down; see above for the reason")
-        return Taken(reference, tree, private=not verdict.public)
+        return Taken(reference, tree, private)
 
 
 def _damaged(member: Member, digest: str) -> BadArchive:

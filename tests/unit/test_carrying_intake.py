@@ -192,6 +192,15 @@ def test_what_is_known_as_private_stays_private(data: Data, app: Image, multi: M
     assert (public.public, public.fresh) == (True, False), "a proxy that can ask asks before it believes an archive"
 
 
+def test_what_only_some_were_given_stays_private(data: Data, app: Image, tmp_path: Path) -> None:
+    """Refusals are soon forgotten; what clients have shown is not."""
+    with data.opened() as cache:
+        cache.rights.prove("somebody", "docker.io", "library/app", None)
+    assert "stays private" in data.run("import", written(tmp_path / "image.tar", layout({APP: app}))).stdout
+    with data.opened() as cache:
+        assert cache.rights.verdict("docker.io", "library/app") is None
+
+
 def test_what_the_cache_has_is_not_given_to_an_archive_that_only_names_it(
     data: Data, app: Image, tmp_path: Path
 ) -> None:
