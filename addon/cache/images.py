@@ -78,7 +78,8 @@ class Images:
     def _untagged(self, reached: dict[tuple[str, str], set[Digest]]) -> Iterator[Image]:
         tops: dict[tuple[str, str], dict[Digest, Tree]] = {}
         for registry, repository, digest in self._cache.links.all(MAX_MANIFEST):
-            if digest not in reached.get((registry, repository), ()) and (tree := self._tree(digest)):
+            known = reached.get((registry, repository), ())
+            if digest not in known and self._is_json(digest) and (tree := self._tree(digest)):
                 tops.setdefault((registry, repository), {})[digest] = tree
         for (registry, repository), found in tops.items():
             below = {part.digest for tree in found.values() for part in tree.parts if part.digest != tree.digest}
@@ -104,6 +105,14 @@ class Images:
     def _public(self, registry: str, repository: str) -> bool:
         verdict = self._cache.rights.verdict(registry, repository)
         return verdict is not None and verdict.public
+
+    def _is_json(self, digest: Digest) -> bool:
+        """Or may be: few of the files that nothing refers to are, and layers are large."""
+        try:
+            with open(self._cache.store.path(digest), "rb") as file:
+                return file.read(64).lstrip().startswith(b"{")
+        except OSError:
+            return False
 
     def _tree(self, digest: Digest) -> Tree | None:
         return self._trees.of(digest)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from addon.cache.reference import BadReference, Reference
-from addon.config import wellknown
 from addon.oci import Digest, OciError
 
 if TYPE_CHECKING:
@@ -89,13 +88,9 @@ def annotated(annotations: Mapping[str, str]) -> tuple[str, Reference | None]:
 def full(text: str) -> Reference | None:
     """A complete reference, under the name that clients' requests have; None for what is none."""
     try:
-        reference = Reference.parse(text)
+        return Reference.parse(text).canonical
     except BadReference:
         return None
-    reference = replace(reference, registry=wellknown.canonical(reference.registry))
-    if reference.registry == "docker.io" and "/" not in reference.repository:
-        return replace(reference, repository=f"library/{reference.repository}")
-    return reference
 
 
 def familiar(text: str) -> Reference | None:

@@ -77,6 +77,10 @@ def export_command(
         except (_Incomplete, Damaged) as error:
             click.echo(f"mirrortap: {error}", err=True)
             sys.exit(1)
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or output}: {error.strerror}; choose another place with --output"
+            ) from None
     for reference, _ in cargo.images:
         click.echo(f"exported {reference}", err=True)
     click.echo(f"{len(cargo.parts)} files, {journal.size(cargo.size)}", err=True)

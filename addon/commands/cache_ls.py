@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from addon import journal
 from addon.cache.images import Images
@@ -63,7 +64,7 @@ def ls_command(patterns: tuple[str, ...], sort: str, as_json: bool, data: Path |
             click.echo(json.dumps(found, indent=2))
             return
         if sys.stdout.isatty():
-            _table(images)
+            print_table(images, Console())
         else:
             for image in images:
                 click.echo("\t".join([str(image.reference), *_columns(image)]))
@@ -119,17 +120,17 @@ def _columns(image: Image) -> list[str]:
     return [journal.size(image.tree.held), here(image), names or "-", ago(image.used), ", ".join(marks(image)) or "-"]
 
 
-def _table(images: list[Image]) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
+def print_table(images: list[Image], console: Console) -> None:
+    """For people, as wide as their terminal is."""
     if console.width < _WIDE:
         for image in images:
-            console.print(str(image.reference), style="bold", overflow="fold")
-            console.print("  " + "; ".join(text for text in _columns(image) if text != "-"))
+            console.print(Text(str(image.reference), style="bold", overflow="fold"))
+            console.print(Text("  " + "; ".join(text for text in _columns(image) if text != "-")))
         return
     table = Table("IMAGE", "SIZE", "HERE", "PLATFORMS", "LAST USED", "", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     for image in images:
-        table.add_row(str(image.reference), *_columns(image))
+        table.add_row(*map(Text, (str(image.reference), *_columns(image))))
     console.print(table)
 
 

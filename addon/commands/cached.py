@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ import click
 from addon.cache.cache import Cache
 from addon.cache.reference import BadReference, Reference
 from addon.cache.store import StoreError
-from addon.config import wellknown
 from addon.config.model import Beliefs
 from addon.service import default_data
 
@@ -35,13 +33,9 @@ class ReferenceType(click.ParamType[Reference]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
         try:
-            reference = Reference.parse(value)
+            return Reference.parse(value).canonical
         except BadReference as error:
             self.fail(str(error), param, ctx)
-        reference = replace(reference, registry=wellknown.canonical(reference.registry))
-        if reference.registry == "docker.io" and "/" not in reference.repository:
-            return replace(reference, repository=f"library/{reference.repository}")
-        return reference
 
 
 REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, type=ReferenceType())
@@ -96,7 +90,9 @@ def here(image: Image) -> str:
 
 
 def ago(when: float) -> str:
-    """A time, in seconds since the epoch, for people."""
+    """A time, in seconds since the epoch, for people; 0 where it is not known."""
+    if not when:
+        return "not known"
     seconds = max(0.0, time.time() - when)
     for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if (count := int(seconds // unit)) >= 1:

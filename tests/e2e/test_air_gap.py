@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from click.testing import Result
     from support.images import Image, MultiArch
     from support.programs import Dockerd, RealRegistry
-    from support.proxy import Proxy
+    from support.proxy import Proxy, RawClient
 
     from e2e.conftest import Builder
 
@@ -189,13 +189,21 @@ def test_a_registry_that_is_only_known_there(app: Image, carried: Path, behind: 
         behind.client(CORP).get("/v2/")
     behind.log.wait_for(rf'if it is a registry whose images are cached, add \[registry."{CORP}"\]')
     with serve(tmp_path, toml({CORP: {}}), "--offline") as proxy:
-        client = proxy.client(CORP)
-        for headers in {}, {"Authorization": "Basic d2hvOmV2ZXI="}, {"Authorization": "Bearer whatever"}:
-            for reference in "1.0", app.manifest.digest:
-                for method in "HEAD", "GET":
-                    answer = client.request(method, f"/v2/team/app/manifests/{reference}", headers)
-                    assert answer.status == 200, answer.body
-                    assert answer.headers["Docker-Content-Digest"] == app.manifest.digest
-                    assert answer.body == (app.manifest.data if method == "GET" else b"")
-            for blob in app.blobs:
-                assert client.get(f"/v2/team/app/blobs/{blob.digest}", headers).body == blob.data
+        served_to_anybody(app, proxy.client(CORP), "team/app")
+
+
+def test_docker_hub_is_known_without_a_table(app: Image, behind: Proxy) -> None:
+    served_to_anybody(app, behind.client("registry-1.docker.io"), "library/app")
+
+
+def served_to_anybody(app: Image, client: RawClient, name: str) -> None:
+    """By its tag and its digest, in full and as headers; to clients with a login, a token, and nothing."""
+    for headers in {}, {"Authorization": "Basic d2hvOmV2ZXI="}, {"Authorization": "Bearer whatever"}:
+        for reference in "1.0", app.manifest.digest:
+            for method in "HEAD", "GET":
+                answer = client.request(method, f"/v2/{name}/manifests/{reference}", headers)
+                assert answer.status == 200, answer.body
+                assert answer.headers["Docker-Content-Digest"] == app.manifest.digest
+                assert answer.body == (app.manifest.data if method == "GET" else b"")
+        for blob in app.blobs:
+            assert client.get(f"/v2/{name}/blobs/{blob.digest}", headers).body == blob.data

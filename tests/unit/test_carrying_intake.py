@@ -24,7 +24,7 @@ from support.images import make_image, make_index, parts, sha256
 
 from addon.cache.reference import Reference
 from addon.carrying import intake, members
-from addon.oci import DOCKER_MANIFEST, Digest
+from addon.oci import DOCKER_MANIFEST, MANIFEST_TYPES, Digest
 
 if TYPE_CHECKING:
     from support.archives import Entry
@@ -174,7 +174,7 @@ def test_a_tag_means_what_was_imported_last(data: Data, app: Image, multi: Multi
     for image in app, multi, app:
         data.run("import", written(tmp_path / "image.tar", layout({APP: image})))
         with data.opened() as cache:
-            for accepts in frozenset({DOCKER_MANIFEST}), frozenset[str]():
+            for accepts in frozenset(MANIFEST_TYPES), frozenset({DOCKER_MANIFEST}):
                 newest, *_ = cache.tags.pointers("docker.io", "library/app", "1.0", accepts)
                 assert str(newest.digest) == image.top.digest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -16,8 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 from support.cached import Data
 from support.images import make_image, make_index
+
+from addon.cache.images import Images
+from addon.commands.cache_ls import print_table
 
 if TYPE_CHECKING:
     from support.images import Image, MultiArch
@@ -159,10 +164,9 @@ def test_what_is_not_cached(data: Data) -> None:
     assert told == "mirrortap: docker.io/library/other:1.0 is not cached; mirrortap cache ls lists what is\n"
 
 
-@pytest.mark.parametrize("columns", [40, 120])
-def test_a_terminal(data: Data, columns: int) -> None:
+def test_a_narrow_terminal(data: Data) -> None:
     theirs, ours = pty.openpty()
-    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     argv = [sys.executable, "-m", "addon.cli", "cache", "ls", "--data", str(data.folder)]
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     with subprocess.Popen(
@@ -175,9 +179,21 @@ def test_a_terminal(data: Data, columns: int) -> None:
     os.close(theirs)
     assert program.returncode == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
-    assert all(len(line) <= columns for line in text.splitlines()), text
+    assert all(len(line) <= 40 for line in text.splitlines()), text
     for word in APP, MULTI, PART, "1 of 2 platforms", "private", "3 images, 426 kB":
         assert word in text
+
+
+def test_a_wide_one(data: Data) -> None:
+    with data.opened() as cache:
+        images = Images(cache).all()
+    console = Console(file=io.StringIO(), width=120)
+    print_table(images, console)
+    assert isinstance(console.file, io.StringIO)
+    first, *lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert first == ["IMAGE", "SIZE", "HERE", "PLATFORMS", "LAST", "USED"]
+    assert [line[0] for line in lines] == [APP, MULTI, PART]
+    assert lines[2] == [PART, "2.2", "kB", "3", "of", "4", "blobs", "-", "just", "now", "private"]
 
 
 def read(fd: int) -> bytes:

@@ -108,6 +108,13 @@ def test_everything_but_what_is_pinned(data: Data, old: Image) -> None:
     assert data.held() == set()
 
 
+def test_a_part_of_an_image_that_is_pinned(data: Data, new: MultiArch) -> None:
+    image = new.images[0]
+    data.run("pin", f"docker.io/library/app@{image.manifest.digest}")
+    data.run("prune", "--all")
+    assert data.held() == set(parts(image))
+
+
 def test_what_is_read_stays(data: Data, old: Image) -> None:
     layer = old.layers[0].digest
     with data.opened() as cache:
