@@ -25,7 +25,7 @@ _LAYER = "application/vnd.docker.image.rootfs.diff.tar"  # not compressed: what 
 
 class _Descriptor(BaseModel):
     digest: str
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] | None = None
 
 
 class _Index(BaseModel):
@@ -59,7 +59,7 @@ def index(content: bytes) -> list[Listed]:
             digest = Digest.parse(entry.digest)
         except OciError as error:
             raise BadArchive(f"{names.INDEX}: {error.message}") from None
-        found.append(Listed(digest, *names.annotated(entry.annotations)))
+        found.append(Listed(digest, *names.annotated(entry.annotations or {})))
     return found
 
 

@@ -128,6 +128,13 @@ def test_an_image_by_its_digest(data: Data, app: Image, tmp_path: Path) -> None:
     assert f"not imported: {other}: is {app.manifest.digest} in the archive" in told
 
 
+def test_annotations_may_be_null(data: Data, app: Image, tmp_path: Path) -> None:
+    entries = [LAYOUT, index([{**app.top.as_json(), "annotations": None}])]
+    entries += [blob(digest, content) for digest, content in parts(app).items()]
+    data.run("import", written(tmp_path / "image.tar", entries), "--as", APP)
+    assert tags(data) == {APP: app.manifest.digest}
+
+
 def test_what_docker_saves_now(data: Data, app: Image, tmp_path: Path) -> None:
     """Since version 25: an image layout, and a manifest.json for older ones beside it."""
     entries = layout({APP: app})
