@@ -78,6 +78,14 @@ def test_images_by_name(data: Data, old: Image, new: MultiArch) -> None:
     assert data.run("ls").stdout == ""
 
 
+def test_an_image_by_its_digest_that_another_repository_has_too(data: Data, old: Image) -> None:
+    name = f"quay.io/x/y@{old.manifest.digest}"
+    data.pull(name, old)
+    assert name in data.run("ls").stdout
+    assert "removed: 0 files" in data.run("prune", name).stdout
+    assert name not in data.run("ls").stdout
+
+
 def test_by_age_an_image_goes_as_a_whole_or_not_at_all(data: Data, old: Image, new: MultiArch) -> None:
     """A builder that has the layers asks for manifests alone."""
     data.used(time.time() - 40 * DAY)
