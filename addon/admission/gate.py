@@ -134,13 +134,19 @@ class Gate:
         """
         where = rules.place(host, port)
         if self._config.offline:
+            table = f'[registry."{where.removesuffix(":443")}"]'
             self._strays.warning(
-                "%s was refused a connection: mirrortap is offline, and connects to nothing, %s included", client, where
+                "%s was refused a connection: mirrortap is offline, and connects to nothing, %s included; if it is a"
+                " registry whose images are cached, add %s to the configuration",
+                client,
+                where,
+                table,
             )
             return Refusal(
                 504,
                 "mirrortap is offline",
-                f"mirrortap is offline: it serves images from its cache and connects to nothing, {where} included\n",
+                f"mirrortap is offline: it serves images from its cache and connects to nothing, {where} included; if"
+                f" it is a registry whose images are cached, add {table} to mirrortap's configuration\n",
             )
         if refused := rules.refused(self._config, host, port):
             return self._refusal(client, where, refused)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from addon.cache import database
+from addon.oci import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from addon.cache.connection import Connection
-    from addon.oci import Digest
 
 
 class Links:
@@ -45,6 +45,22 @@ class Links:
             self._database,
             "INSERT OR IGNORE INTO link (registry, repository, digest) VALUES (?, ?, ?)",
             ((registry, repository, str(digest)) for registry, repository, digest in known),
+        )
+
+    def all(self, limit: int) -> list[tuple[str, str, Digest]]:
+        """Every (registry, repository, digest) of cached content that has at most `limit` bytes."""
+        rows = database.read(
+            self._database,
+            "SELECT registry, repository, digest FROM link JOIN content USING (digest) WHERE size <= ?",
+            (limit,),
+        )
+        return [(registry, repository, Digest.parse(digest)) for registry, repository, digest in rows]
+
+    def remove(self, registry: str, repository: str, digest: Digest) -> None:
+        database.write(
+            self._database,
+            "DELETE FROM link WHERE registry = ? AND repository = ? AND digest = ?",
+            (registry, repository, str(digest)),
         )
 
     def prune(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from addon import oci
+from addon.config import wellknown
 from addon.oci import Digest, Manifest, OciError
 
 _REGISTRY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -43,6 +44,15 @@ class Reference:
         except OciError as error:
             raise BadReference(f"{text!a}: {error.message}") from None
         raise BadReference(f"{text!a} is neither REGISTRY/REPOSITORY:TAG nor REGISTRY/REPOSITORY@DIGEST")
+
+    @property
+    def canonical(self) -> Reference:
+        """The same under the name that clients' requests have: Docker Hub has several."""
+        registry = wellknown.canonical(self.registry)
+        of_library = registry == wellknown.DOCKER_HUB and "/" not in self.repository
+        return replace(
+            self, registry=registry, repository=f"library/{self.repository}" if of_library else self.repository
+        )
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}{'@' if isinstance(self.target, Digest) else ':'}{self.target}"

@@ -56,6 +56,18 @@ class Rights:
         # A clock that was set back must not make a verdict good for ever.
         return Verdict(public, 0 <= self._clock() - checked < self._ttl(public))
 
+    def is_private(self, registry: str, repository: str) -> bool:
+        """Whether it was seen that not everybody may read: by a refusal, or by what only some have been given."""
+        verdict = self.verdict(registry, repository)
+        if verdict:
+            return not verdict.public
+        proofs = database.read(
+            self._database,
+            "SELECT 1 FROM proof WHERE registry = ? AND repository = ? LIMIT 1",
+            (registry, repository),
+        )
+        return bool(proofs)
+
     def judge(self, registry: str, repository: str, public: bool) -> None:
         """It has just been seen that everybody may read the repository, or that not everybody may."""
         now = self._clock()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addon.cache.incoming import Incoming
 from addon.cache.partial import Claim, DigestMismatch, Partial, replace, sync_folder
 from addon.oci import MAX_MANIFEST, Digest, OciError, media_type
 
@@ -103,7 +104,27 @@ class Store:
         """The file that content is downloaded to. Blocks. Raises OSError."""
         final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
-        return Partial(self._partial / f"{digest.algorithm}-{digest.encoded}", final, digest)
+        return Partial(self._downloading(digest), final, digest)
+
+    def settle(self, digest: Digest, size: int | None) -> None:
+        """Waits for a download of which all bytes have come, for clients have them before the disk. Blocks.
+
+        Raises OSError.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(self._downloading(digest), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_size == size:
+                    fcntl.flock(fd, fcntl.LOCK_SH)
+            finally:
+                os.close(fd)
+
+    def _downloading(self, digest: Digest) -> Path:
+        return self._partial / f"{digest.algorithm}-{digest.encoded}"
+
+    def receive(self, algorithm: str = "sha256") -> Incoming:
+        """A file for content that comes from an operator, to be hashed so. Blocks. Raises OSError."""
+        return Incoming(self._partial, self.path, algorithm)
 
     def contents(self) -> Iterator[File]:
         """All the content that is here. Raises OSError."""
@@ -172,7 +193,7 @@ class Store:
         """Removes what a killed process was preparing, as far as it can be. For when a proxy starts."""
         with contextlib.suppress(OSError):
             for file in self._partial.iterdir():
-                if not _RESUMABLE.fullmatch(file.name):
+                if not _RESUMABLE.fullmatch(file.name) and not _is_locked(file):
                     file.unlink(missing_ok=True)
 
     def write_index(self, references: Iterable[tuple[str, Digest, bool]]) -> None:
@@ -204,6 +225,18 @@ class Store:
 
     def _file(self, digest: Digest) -> str:
         return f"{self._files}/{digest.algorithm}/{digest.encoded}"
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether a process that lives is writing it. Raises OSError."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _listed(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -50,6 +50,10 @@ class Tags:
             " VALUES (?, ?, ?, ?, ?, ?)",
             (*key, str(digest), self._clock()),
         )
+        self._forget_older(*key)
+        return newest is None or newest[0] != str(digest)
+
+    def _forget_older(self, *key: str) -> None:
         where = "registry = ? AND repository = ? AND tag = ? AND accepts = ?"
         database.write(
             self._database,
@@ -57,7 +61,6 @@ class Tags:
             f" (SELECT digest FROM tag WHERE {where} ORDER BY rowid DESC LIMIT {_KEPT})",
             (*key, *key),
         )
-        return newest is None or newest[0] != str(digest)
 
     def pointers(self, registry: str, repository: str, tag: str, accepts: frozenset[str]) -> list[Pointer]:
         """What the tag is known to have pointed at, newest first; for exactly these types before any others."""
@@ -96,6 +99,25 @@ class Tags:
             (registry, repository, tag),
         )
         return [Digest.parse(digest) for (digest,) in rows]
+
+    def adopt(self, registry: str, repository: str, tag: str, digest: Digest) -> None:
+        """The operator says that the tag points at digest, whatever manifest types a client admits."""
+        key, said = (registry, repository, tag), (str(digest), self._clock())
+        database.write(
+            self._database,
+            "INSERT OR REPLACE INTO tag (registry, repository, tag, accepts, digest, checked)"
+            " SELECT ?1, ?2, ?3, accepts, ?4, ?5 FROM"
+            " (SELECT accepts FROM tag WHERE registry = ?1 AND repository = ?2 AND tag = ?3 UNION SELECT '')",
+            (*key, *said),
+        )
+        self._forget_older(*key, "")
+
+    def forget(self, registry: str, repository: str, tag: str) -> None:
+        database.write(
+            self._database,
+            "DELETE FROM tag WHERE registry = ? AND repository = ? AND tag = ?",
+            (registry, repository, tag),
+        )
 
     def restore(self, known: Iterable[tuple[str, str, str, Digest, float]]) -> None:
         """(registry, repository, tag, digest, when that was last checked), of old: for which types is forgotten."""

@@ -6,51 +6,27 @@ import contextlib
 import os
 import shutil
 import sys
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from addon import journal
-from addon.cache import database, pins, verify
-from addon.cache.contents import Contents
-from addon.cache.pins import Pins
-from addon.cache.reference import BadReference, Reference
-from addon.cache.store import Store, StoreError
-from addon.cache.tags import Tags
-from addon.config import wellknown
-from addon.service import default_data
+from addon.cache import pins, verify
+from addon.cache.store import StoreError
+from addon.commands.cache_export import export_command
+from addon.commands.cache_import import import_command
+from addon.commands.cache_ls import ls_command, show_command
+from addon.commands.cache_prune import prune_command
+from addon.commands.cached import DATA, REFERENCES, opened, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from addon.cache.connection import Connection
+    from addon.cache.cache import Cache
+    from addon.cache.reference import Reference
+    from addon.cache.store import Store
     from addon.oci import Digest
-
-_DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
-
-
-class _Reference(click.ParamType[Reference]):
-    """REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST, under the name that clients' requests have."""
-
-    name = "reference"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
-        try:
-            reference = Reference.parse(value)
-        except BadReference as error:
-            self.fail(str(error), param, ctx)
-        reference = replace(reference, registry=wellknown.canonical(reference.registry))
-        if reference.registry == "docker.io" and "/" not in reference.repository:
-            return replace(reference, repository=f"library/{reference.repository}")
-        return reference
-
-
-_REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, type=_Reference())
 
 
 @click.group()
@@ -58,22 +34,26 @@ def cache() -> None:
     """Look after what is cached, whether the proxy runs or not."""
 
 
+for command in ls_command, show_command, prune_command, export_command, import_command:
+    cache.add_command(command)
+
+
 @cache.command("verify")
-@_DATA
+@DATA
 def verify_command(data: Path | None) -> None:
     """Hold every cached file against its digest, and remove what is damaged or does not belong there.
 
     What was damaged is downloaded anew when it is asked for. Exits with 1 if anything was.
     """
-    with _opened(data) as (store, connection):
-        contents = Contents(store, connection)
+    with opened(data) as cache:
+        store, contents = cache.store, cache.contents
         damaged, count, size = 0, 0, 0
         known = contents.known()
         files = list(store.contents())
         contents.reconcile(known, files)
-        with _progress(sum(file.size for file in files)) as progress:
+        with progress("Checking", sum(file.size for file in files)) as checked:
             for file in files:
-                sound = _sound(store, file.digest, progress)
+                sound = _sound(store, file.digest, checked)
                 if sound is None:
                     continue
                 count, size = count + 1, size + file.size
@@ -95,73 +75,53 @@ def verify_command(data: Path | None) -> None:
 
 
 @cache.command("pin")
-@_REFERENCES
-@_DATA
+@REFERENCES
+@DATA
 def pin_command(references: tuple[Reference, ...], data: Path | None) -> None:
     """Never evict these tags or digests, and all that they refer to.
 
     A tag that moves has its newest content pinned. What is not cached yet is kept from its first pull on.
     """
-    with _opened(data) as (store, connection):
-        pinned = Pins(connection, Tags(connection))
+    with opened(data) as cache:
         for reference in references:
-            pinned.add(reference)
-            if reference not in pinned.all():
-                raise StoreError(f"{store.folder}: {reference} could not be pinned")
-            click.echo(_described(store, pinned, reference))
+            cache.pins.add(reference)
+            if reference not in cache.pins.all():
+                raise StoreError(f"{cache.folder}: {reference} could not be pinned")
+            click.echo(_described(cache, reference))
 
 
 @cache.command("unpin")
-@_REFERENCES
-@_DATA
+@REFERENCES
+@DATA
 def unpin_command(references: tuple[Reference, ...], data: Path | None) -> None:
     """Let these tags or digests be evicted again."""
-    with _opened(data) as (store, connection):
-        pinned = Pins(connection, Tags(connection))
+    with opened(data) as cache:
         for reference in references:
-            if reference not in pinned.all():
+            if reference not in cache.pins.all():
                 raise StoreError(f"{reference} is not pinned; mirrortap cache pins lists what is")
-            pinned.remove(reference)
-            if reference in pinned.all():
-                raise StoreError(f"{store.folder}: {reference} could not be unpinned")
+            cache.pins.remove(reference)
+            if reference in cache.pins.all():
+                raise StoreError(f"{cache.folder}: {reference} could not be unpinned")
 
 
 @cache.command("pins")
-@_DATA
+@DATA
 def pins_command(data: Path | None) -> None:
     """List what is pinned, and how much of it is cached."""
-    with _opened(data) as (store, connection):
-        pinned = Pins(connection, Tags(connection))
-        for reference in pinned.all():
-            click.echo(_described(store, pinned, reference))
+    with opened(data) as cache:
+        for reference in cache.pins.all():
+            click.echo(_described(cache, reference))
 
 
-def _described(store: Store, pinned: Pins, reference: Reference) -> str:
-    sizes = [size for digest in pins.held(store, [pinned.pointers(reference)]) if (size := store.size(digest))]
+def _described(cache: Cache, reference: Reference) -> str:
+    held = pins.held(cache.store, [cache.pins.pointers(reference)])
+    sizes = [size for digest in held if (size := cache.store.size(digest))]
     if not sizes:
         return f"{reference}  nothing of it is cached yet"
     return f"{reference}  {len(sizes)} files, {journal.size(sum(sizes))}"
 
 
-@contextmanager
-def _opened(data: Path | None) -> Iterator[tuple[Store, Connection]]:
-    """The cache of a data folder; what is wrong with it ends the command."""
-    folder = (data or default_data()) / "cache"
-    try:
-        if not (folder / "oci-layout").exists():
-            raise StoreError(f"{folder}: there is no cache; name the proxy's folder with --data")
-        store = Store(folder)
-        with closing(database.connect(folder / "mirrortap.sqlite")) as connection:
-            yield store, connection
-    except StoreError as error:
-        click.echo(f"mirrortap: {error}", err=True)
-        sys.exit(2)
-    except OSError as error:
-        click.echo(f"mirrortap: {error.filename or folder}: {error.strerror}", err=True)
-        sys.exit(2)
-
-
-def _sound(store: Store, digest: Digest, progress: Callable[[int], Any]) -> bool | None:
+def _sound(store: Store, digest: Digest, progress: Callable[[int], None]) -> bool | None:
     """None if it has been evicted meanwhile. Raises OSError."""
     try:
         fd = store.open(digest)
@@ -171,16 +131,6 @@ def _sound(store: Store, digest: Digest, progress: Callable[[int], Any]) -> bool
         return verify.sound(fd, digest, progress)
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], Any]]:
-    """Shows bytes of `total` on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    with click.progressbar(length=total, label="Checking", file=sys.stderr) as bar:
-        yield bar.update
 
 
 def _remove(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-_DOCKER_HUB = "docker.io"
-_ALIASES = {"index.docker.io": _DOCKER_HUB, "registry-1.docker.io": _DOCKER_HUB}
-_API_HOSTS = {_DOCKER_HUB: "registry-1.docker.io"}
+DOCKER_HUB = "docker.io"
+_ALIASES = {"index.docker.io": DOCKER_HUB, "registry-1.docker.io": DOCKER_HUB}
+_API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 
 _REGISTRIES = frozenset(
     {
-        _DOCKER_HUB,
+        DOCKER_HUB,
         "gcr.io",
         "ghcr.io",
         "lscr.io",
@@ -77,7 +77,7 @@ COMPANIONS = frozenset(
 DOMAINS = _REGISTRIES | _FAMILIES
 """DNS names that cover, with their subdomains, every registry of this page."""
 
-DEFAULT_MIRRORS = {_DOCKER_HUB: ("mirror.gcr.io",)}
+DEFAULT_MIRRORS = {DOCKER_HUB: ("mirror.gcr.io",)}
 """Mirrors used when the operator says nothing about a registry."""
 
 

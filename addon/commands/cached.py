@@ -1,0 +1,104 @@
+"""What the `mirrortap cache` commands have in common: their folder, how images are named, what is shown of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from addon.cache.cache import Cache
+from addon.cache.reference import BadReference, Reference
+from addon.cache.store import StoreError
+from addon.config.model import Beliefs
+from addon.service import default_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from addon.cache.images import Image
+
+DATA = click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
+)
+
+
+class ReferenceType(click.ParamType[Reference]):
+    """REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST, under the name that clients' requests have."""
+
+    name = "reference"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
+        try:
+            return Reference.parse(value).canonical
+        except BadReference as error:
+            self.fail(str(error), param, ctx)
+
+
+REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, type=ReferenceType())
+
+
+@contextmanager
+def opened(data: Path | None, *, make: bool = False) -> Iterator[Cache]:
+    """The cache of a data folder, made where it is missing if `make`; what is wrong with it ends the command."""
+    folder = (data or default_data()) / "cache"
+    try:
+        if not make and not (folder / "oci-layout").exists():
+            raise StoreError(f"{folder}: there is no cache; name the proxy's folder with --data")
+        # How long things are believed is the proxy's affair: these commands ask nobody.
+        with closing(Cache(folder, Beliefs)) as cache:
+            yield cache
+    except StoreError as error:
+        click.echo(f"mirrortap: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        click.echo(f"mirrortap: {error.filename or folder}: {error.strerror}", err=True)
+        sys.exit(2)
+
+
+@contextmanager
+def known(data: Path | None) -> Iterator[Cache]:
+    """As `opened`; what a lost database does not say is found out from the files."""
+    with opened(data) as cache:
+        if not any(cache.tags.all()):
+            cache.reconcile()
+        yield cache
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows bytes of `total` on a terminal; None: nobody knows how many come."""
+    if not sys.stderr.isatty() or total is None:
+        yield lambda count: None
+        return
+    with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def here(image: Image) -> str:
+    """How much of an image is cached, for people."""
+    parts = [part for part in image.tree.parts if not part.spare]
+    held = sum(part.size is not None for part in parts)
+    if held == len(parts):
+        return "all"
+    if image.tree.kind == "index":
+        return f"{sum(complete for _, complete in image.platforms)} of {len(image.platforms)} platforms"
+    return f"{held} of {len(parts)} blobs"
+
+
+def ago(when: float) -> str:
+    """A time, in seconds since the epoch, for people; 0 where it is not known."""
+    if not when:
+        return "not known"
+    seconds = max(0.0, time.time() - when)
+    for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if (count := int(seconds // unit)) >= 1:
+            return f"{count} {name}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def marks(image: Image) -> list[str]:
+    return [mark for mark, holds in (("pinned", image.pinned), ("private", not image.public)) if holds]
