@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from addon.cache.cache import Cache
-from addon.cache.reference import BadReference, Reference
+from addon.cache.reference import BadReference, Reference, normalised
 from addon.cache.store import StoreError
 from addon.config.model import Beliefs
 from addon.service import default_data
@@ -27,13 +27,13 @@ DATA = click.option(
 
 
 class ReferenceType(click.ParamType[Reference]):
-    """REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST, under the name that clients' requests have."""
+    """An image as people write it, under the name that clients' requests have."""
 
     name = "reference"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
         try:
-            return Reference.parse(value).canonical
+            return normalised(value)
         except BadReference as error:
             self.fail(str(error), param, ctx)
 
