@@ -205,8 +205,8 @@ class _Run:
         self.summary = outcome.summary(outcomes, warmer.downloaded)
         if surplus := warmer.surplus():
             self.last.append(
-                f"{self._data}: {journal.size(surplus)} more is cached than cache-size and min-free allow: a proxy evicts"
-                " what was not used for longest; mirrortap cache pin keeps an image"
+                f"{self._data}: {journal.size(surplus)} more is cached than cache-size and min-free allow: a proxy"
+                " evicts what was not used for longest; mirrortap cache pin keeps an image"
             )
         self.last += [f"mirrortap: {each.failure}" for each in failed]
         return 1 if failed else 0

@@ -95,7 +95,8 @@ class _Build:
         at = begin
         continued = re.compile(rf"{re.escape(self._escape)}[ \t]*$")
         while at < len(self._lines):
-            first, parts = at, []
+            first = at
+            parts: list[str] = []
             while at < len(self._lines):
                 line = self._lines[at]
                 at += 1
