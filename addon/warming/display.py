@@ -106,7 +106,6 @@ class Bars(_Said):
         self._moved()
 
     def begin(self, digest: Digest, size: int) -> _Bar:
-        # What was resumed or joined is no speed of the line's, but nearly.
         return _Bar(self, self._progress.add_task(digest.encoded[:12], total=size or None))
 
     def move(self, task: TaskID, came: int) -> None:

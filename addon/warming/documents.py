@@ -66,10 +66,8 @@ def read(content: bytes) -> Index | Manifest:
 
 
 def _manifest(descriptors: list[dict[str, object]]) -> Manifest:
-    parts = {
-        digest: Part(digest, _size(each.get("size"))) for each in descriptors if (digest := _digest(each["digest"]))
-    }
-    return Manifest(tuple(parts.values()))
+    parts = [Part(_digest(each.get("digest")), _size(each.get("size"))) for each in descriptors]
+    return Manifest(tuple({part.digest: part for part in parts}.values()))
 
 
 @dataclass(frozen=True)

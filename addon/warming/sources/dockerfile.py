@@ -41,7 +41,7 @@ class _Instruction:
 def parse(
     text: str, arguments: Mapping[str, str], build: Platform, targets: Sequence[Platform] | None = None
 ) -> Mentions:
-    """The images of all stages, each once. Raises Unusable.
+    """The images of all stages. Raises Unusable.
 
     `arguments`: those of --build-arg. `build` is the platform that BuildKit runs on, `targets` those that are built
     for; None: as is asked for otherwise.
