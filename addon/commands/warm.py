@@ -177,13 +177,15 @@ class _Run:
 
     async def until_end(self, wanted: Sequence[Wanted]) -> int:
         """The exit code. Raises StoreError or FingerprintError."""
-        task, signals = asyncio.current_task(), []
+        task = asyncio.current_task()
         assert task
+        signals: list[signal.Signals] = []
 
         def stop(number: signal.Signals) -> None:
             # Once: what is being closed then must not be broken off.
             if not signals:
                 signals.append(number)
+                self._shown.hush()
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):

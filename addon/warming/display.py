@@ -46,6 +46,9 @@ class _Said:
     def say(self, text: str) -> None:
         self._write("".join(char if char.isprintable() else "?" for char in text))
 
+    def hush(self) -> None:
+        self._handler.setLevel(logging.ERROR)
+
     def _write(self, line: str) -> None:
         raise AssertionError
 

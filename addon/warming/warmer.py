@@ -51,6 +51,9 @@ class Display(Protocol):
     def tell(self, outcome: Outcome) -> None:
         """This is what became of an image."""
 
+    def hush(self) -> None:
+        """It is being broken off: what the log warns of from now on comes of that."""
+
 
 class Warmer:
     """`jobs` blobs are downloaded at a time, and as many images looked into."""
@@ -74,6 +77,7 @@ class Warmer:
         # The wait for another process's download that stands still ends like this, too: that is about one blob.
         if self._work and error.errno != errno.ETIMEDOUT:
             self._trouble = error
+            self._display.hush()
             self._work.cancel()
 
     async def warm(self, wanted: Sequence[Wanted]) -> list[Outcome]:

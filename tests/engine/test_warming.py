@@ -46,6 +46,7 @@ class Shown:
         self.bars: list[ShownBar] = []
         self.most = 0  # bars at a time
         self.moved = asyncio.Event()
+        self.hushed = False
         self.outcomes: list[Outcome] = []
 
     def expect(self, size: int) -> None:
@@ -58,6 +59,9 @@ class Shown:
 
     def tell(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+
+    def hush(self) -> None:
+        self.hushed = True
 
     async def until(self, digest: str, came: int) -> None:
         """So many bytes of it are here."""
@@ -420,8 +424,10 @@ async def test_a_full_disk_ends_it(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Partial, "write", full)
+    warming = Warming(proxy)
     with pytest.raises(CacheUnwritable) as caught:
-        await Warming(proxy).warm(image_of())
+        await warming.warm(image_of())
+    assert warming.shown.hushed
     assert str(caught.value) == f"{proxy.cache}: cannot be written: No space left on device"
     assert gets(origin, "blob") == []
 
