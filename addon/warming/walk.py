@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from addon.oci import Digest
 from addon.warming import documents
 from addon.warming.documents import Index, Manifest, Part, Unreadable
 from addon.warming.pulling import Failed
 
 if TYPE_CHECKING:
     from addon.config.model import Rule
-    from addon.oci import Digest
     from addon.warming.platforms import Platform
     from addon.warming.pulling import Pulling
     from addon.warming.wanted import Wanted
@@ -21,8 +21,11 @@ _DEPTH, _MANIFESTS = 4, 2000
 
 async def parts(pulling: Pulling, rule: Rule, wanted: Wanted) -> list[Part]:
     """Its blobs, each once, all its manifests being in the cache. Raises Failed."""
+    target = wanted.reference.target
+    if isinstance(target, Digest) and not target.verifiable:
+        raise Failed(f"{target.algorithm} is no digest that can be verified here: sha256 and sha512 are")
     walk = _Walk(pulling, rule, wanted)
-    await walk.down(wanted.reference.target)
+    await walk.down(target)
     walk.refuse_missing()
     return list(walk.parts.values())
 

@@ -378,6 +378,12 @@ async def test_what_the_configuration_forbids(setup: Setup, table: str, told: st
     assert f"{REGISTRY} {told}" in await Warming(proxy).refused(image_of())
 
 
+async def test_a_digest_that_cannot_be_verified(setup: Setup, origin: FakeRegistry) -> None:
+    told = await Warming(setup.proxy(origin)).refused(image_of("blake3:abcd"))
+    assert told.endswith("blake3 is no digest that can be verified here: sha256 and sha512 are")
+    assert origin.requests == []
+
+
 async def test_a_registry_that_is_not_served(setup: Setup, origin: FakeRegistry) -> None:
     told = await Warming(setup.proxy(origin)).refused(image_of(registry="other.test:5000"))
     assert 'Write [registry."other.test:5000"] into the configuration' in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,3 +113,14 @@ def test_a_key_that_is_open_to_others(data: Path) -> None:
     result = warm(data, "reg.test/a")
     assert result.exit_code == 2
     assert "fingerprints.key: is open to other users" in result.stderr
+
+
+def test_root_leaves_other_users_folders_alone(data: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a folder away")
+    data.mkdir()
+    os.chown(data, 12345, 12345)
+    result = warm(data, "reg.test/a")
+    assert result.exit_code == 2
+    assert f"{data}: is of user 12345, who could not use what root writes there; run this as that user" in result.stderr
+    assert list(data.iterdir()) == []
