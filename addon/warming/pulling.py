@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Times that something is asked for which does not come. What endpoints do wrong, the engine makes good itself.
 _TRIES = 2
+# Seconds between two looks at whether the cache is written to again.
+_LOOK = 0.1
 _ACCEPT = (("Accept", ", ".join(oci.MANIFEST_TYPES)),)
 _TOO_MANY, _LOGIN = 429, (401, 403)
 
@@ -67,7 +70,9 @@ class Pulling:
     async def _fetched[T](
         self, rule: Rule, repository: str, rest: str, what: str, take: Callable[[Reply], Awaitable[T]]
     ) -> T:
-        problem = Failed(f"{what} did not stay in the cache")
+        problem = Failed(
+            f"{what} came, but is not in the cache: another process has evicted it, or a download of it that stands still"
+        )
         for _ in range(_TRIES):
             request = Request(rule, "GET", f"/v2/{repository}/{rest}", _ACCEPT, anonymous=True)
             reply = await self._engine.answer(request)
@@ -87,6 +92,9 @@ class Pulling:
                     await self._fills.ended(fill)
                 if self._is_held(rule, repository, digest):
                     return taken
+                # Another's download may have stood still, for which the store rests.
+                while not self._fills.possible:  # noqa: ASYNC110 (it is a time that ends)
+                    await asyncio.sleep(_LOOK)
             except BodyCut as cut:
                 problem = Failed(f"{what}: {cut}")
             finally:

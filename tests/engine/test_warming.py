@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +16,13 @@ from support.auth import BearerAuth
 from support.faults import Corrupt, NoDigest, Slow, Status
 from support.images import INDEX, make_image, sha256
 
-from addon.cache.partial import Partial
+from addon.cache.cache import Cache
+from addon.cache.partial import Claim, Partial
 from addon.cache.reference import Reference
+from addon.cache.store import Store
 from addon.oci import Digest
 from addon.parent import Parents
+from addon.running import LOCK, Running, tell
 from addon.warming.opening import opened
 from addon.warming.platforms import Platform
 from addon.warming.wanted import Wanted
@@ -165,7 +171,8 @@ async def test_so_many_blobs_at_a_time(setup: Setup, origin: FakeRegistry, tmp_p
     origin.add(layered, NAME)
     gate = asyncio.Event()
     origin.inject(Slow(gate, after=1000), kind="blob")
-    warming = Warming(setup.proxy(origin), jobs=3)
+    # Which counts for clients.
+    warming = Warming(setup.proxy(origin, prefetch=True), jobs=3)
     async with warming.opened() as warmer:
         task = asyncio.create_task(warmer.warm([image_of()]))
         await origin.wait_for(lambda: len(gets(origin, "blob")) == 3)
@@ -205,6 +212,17 @@ async def test_a_tag_is_asked_for_anew_whatever_is_believed_of_it(
     assert (await alone.get(manifest("1.0"))).digest == other.manifest.digest
 
 
+async def test_who_answers_slowly_is_waited_for(setup: Setup, origin: FakeRegistry, image: Image, other: Image) -> None:
+    """However soon clients are given what is cached."""
+    origin.add(image, NAME)
+    proxy = setup.proxy(origin, settings={"stale-after": "0s"})
+    await Warming(proxy).warm(image_of())
+    origin.add(other, NAME)
+    (outcome,) = await Warming(proxy).warm(image_of())
+    assert outcome.problems == ()
+    assert other.manifest.digest in proxy.cached()
+
+
 async def test_a_registry_that_says_no_digests(setup: Setup, origin: FakeRegistry, image: Image) -> None:
     origin.add(image, NAME)
     origin.inject(NoDigest())
@@ -227,8 +245,12 @@ async def test_blobs_that_images_share_come_once(setup: Setup, origin: FakeRegis
     for name in NAME, "library/same":
         origin.add(image, name)
     proxy = setup.proxy(origin)
-    outcomes = await Warming(proxy).warm(image_of(), image_of(name="library/same"), image_of(image.manifest.digest))
+    warming = Warming(proxy)
+    async with warming.opened() as warmer:
+        outcomes = await warmer.warm([image_of(), image_of(name="library/same"), image_of(image.manifest.digest)])
+        assert warmer.downloaded == warming.shown.expected == sum(part.size for part in image.blobs)
     assert [outcome.problems for outcome in outcomes] == [()] * 3
+    assert len(warming.shown.bars) == 3
     assert sorted(gets(origin, "blob")) == sorted(part.digest for part in image.blobs)
     alone = await offline(setup, proxy)
     for name in NAME, "library/same":
@@ -500,6 +522,41 @@ async def test_whose_a_blob_is_was_forgotten_meanwhile(setup: Setup, origin: Fak
     assert outcome.problems == ()
     alone = await offline(setup, proxy)
     assert (await alone.get(blob(layer.digest))).status == 200
+
+
+async def test_a_download_of_anothers_that_stands_still(setup: Setup, origin: FakeRegistry, image: Image) -> None:
+    """It fails alone."""
+    origin.add(image, NAME)
+    layer = image.layers[1]
+    proxy = setup.proxy(origin, settings={"stall-timeout": "50ms"})
+    hanging = Store(proxy.cache).begin(Digest.parse(layer.digest))
+    assert hanging.claim() is Claim.OURS
+    told = await Warming(proxy, jobs=1).refused(image_of())
+    assert f"blob {Digest.parse(layer.digest).short} came, but is not in the cache: another process" in told
+    assert {part.digest for part in image.blobs} - proxy.cached() == {layer.digest}
+    hanging.close()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+async def test_what_is_known_of_the_cache_is_left_to_a_proxy_that_runs(
+    runs: bool, setup: Setup, origin: FakeRegistry, image: Image
+) -> None:
+    """Else what index.json says is taken in before there is anything new."""
+    origin.add(image, NAME)
+    proxy = setup.proxy(origin)
+    await Warming(proxy).warm(image_of())
+    await proxy.close()
+    for file in proxy.cache.glob("mirrortap.sqlite*"):
+        file.unlink()
+    data = proxy.cache.parent
+    tell(data, Running(os.getpid(), "", "regular", ("", 0), None, (), 1, 0.0))
+    lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX if runs else fcntl.LOCK_UN)
+    async with Warming(proxy).opened():
+        pass
+    os.close(lock)
+    with closing(Cache(proxy.cache, lambda: proxy.config.beliefs)) as cache:
+        assert any(cache.tags.all()) is not runs
 
 
 async def test_what_a_proxy_would_evict_is_told(setup: Setup, origin: FakeRegistry, image: Image) -> None:
