@@ -10,6 +10,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Column
 from rich.text import Text
 
+from addon.warming.words import plain
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -44,7 +46,7 @@ class _Said:
         self.say(outcome.line)
 
     def say(self, text: str) -> None:
-        self._write("".join(char if char.isprintable() else "?" for char in text))
+        self._write(plain(text))
 
     def hush(self) -> None:
         self._handler.setLevel(logging.ERROR)

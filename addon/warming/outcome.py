@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from addon import journal
+from addon.warming.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Outcome:
     @property
     def failure(self) -> str:
         """At the end."""
-        return f"{self.wanted}: {'; '.join(self.problems)}"
+        return plain(f"{self.wanted}: {'; '.join(self.problems)}")
 
 
 def summary(outcomes: Sequence[Outcome], downloaded: int) -> str:

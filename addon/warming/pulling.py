@@ -71,7 +71,8 @@ class Pulling:
         self, rule: Rule, repository: str, rest: str, what: str, take: Callable[[Reply], Awaitable[T]]
     ) -> T:
         problem = Failed(
-            f"{what} came, but is not in the cache: another process has evicted it, or a download of it that stands still"
+            f"{what} came, but is not in the cache: another process has evicted it, or a download of it that stands"
+            " still"
         )
         for _ in range(_TRIES):
             request = Request(rule, "GET", f"/v2/{repository}/{rest}", _ACCEPT, anonymous=True)

@@ -68,7 +68,6 @@ class Warmer:
         self._looking, self._downloading = asyncio.Semaphore(jobs), asyncio.Semaphore(jobs)
         self._copies: dict[Digest, asyncio.Lock] = {}
         self._expected: set[Digest] = set()
-        self._blobs: dict[tuple[str, str, Digest], asyncio.Task[bool]] = {}
         self._work: asyncio.Task[list[Outcome]] | None = None
         self._trouble: OSError | None = None
 
@@ -143,14 +142,8 @@ class Warmer:
                 self._display.expect(part.size)
 
     async def _blob(self, rule: Rule, repository: str, part: Part) -> bool:
-        """Whether it was cached; asked for once, however many images want it. Raises Failed."""
-        key = rule.registry, repository, part.digest
-        if key not in self._blobs:
-            self._blobs[key] = asyncio.create_task(self._fetch(rule, repository, part))
-        return await self._blobs[key]
-
-    async def _fetch(self, rule: Rule, repository: str, part: Part) -> bool:
-        # What another repository has as well is downloaded but once: then that is shown to have it, too.
+        """Whether it was cached. Raises Failed."""
+        # What several images have is downloaded for one of them; the others' repositories are shown to have it, too.
         async with self._copies.setdefault(part.digest, asyncio.Lock()), self._downloading:
             if self._cache.contents.size(part.digest) is not None:
                 await self.pulling.blob(rule, repository, part.digest, lambda came: None)

@@ -513,9 +513,10 @@ async def test_whose_a_blob_is_was_forgotten_meanwhile(setup: Setup, origin: Fak
     gate = asyncio.Event()
     origin.inject(Slow(gate, after=1000), kind="blob", path=f"*{layer.digest}")
     proxy = setup.proxy(origin)
-    async with Warming(proxy).opened() as warmer:
+    warming = Warming(proxy)
+    async with warming.opened() as warmer:
         task = asyncio.create_task(warmer.warm([image_of()]))
-        await origin.wait_for(lambda: origin.traffic.sent[layer.digest] > 0)
+        await warming.shown.until(layer.digest, 1)
         setup.beside(proxy)
         gate.set()
         (outcome,) = await task
@@ -525,9 +526,9 @@ async def test_whose_a_blob_is_was_forgotten_meanwhile(setup: Setup, origin: Fak
 
 
 async def test_a_download_of_anothers_that_stands_still(setup: Setup, origin: FakeRegistry, image: Image) -> None:
-    """It fails alone."""
+    """It fails alone: what is asked for next waits until the cache is written to again."""
     origin.add(image, NAME)
-    layer = image.layers[1]
+    layer = image.layers[0]
     proxy = setup.proxy(origin, settings={"stall-timeout": "50ms"})
     hanging = Store(proxy.cache).begin(Digest.parse(layer.digest))
     assert hanging.claim() is Claim.OURS

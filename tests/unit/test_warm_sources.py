@@ -274,11 +274,21 @@ def test_a_file_without_images(tmp_path: Path) -> None:
     assert read(str(file), SETTINGS).notes == [f"{file}: it names no image"]
 
 
+def test_notes_are_fit_for_terminals(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text('services: {"a\\e[31m\\n": {build: .}}')
+    assert read(str(file), SETTINGS).notes == [
+        f"{file}: service a?[31m? is built: name its Dockerfile to warm what that needs"
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"alpine\nUPPER", ":2: 'docker.io/UPPER:latest': 'UPPER' is not a repository name"),
         (b"FROM a:$NONE", ":1: FROM a:$NONE: $NONE has no value"),
+        (b"FROM ${A\x1b[31m", ":1: FROM ${A?[31m: ${ is followed by"),
+        (b"services: {a: {image: '${A\xc2\x9b'}}", ":1: ${A?: ${ is followed by"),
         (b"a\xff", ": it is no text in UTF-8"),
         (b"a\0", ": it is no text"),
         (b"services: [", ":1: it is no YAML"),

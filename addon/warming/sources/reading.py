@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from addon.cache.reference import BadReference, normalised
 from addon.warming.sources import compose, dockerfile, kubernetes, listing, nodes
 from addon.warming.sources.mentions import Unusable
+from addon.warming.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,11 +65,11 @@ def read(name: str, settings: Settings) -> Named:
             except BadReference as error:
                 raise Unusable(mention.line, str(error)) from None
     except Unusable as error:
-        raise SourceError(f"{shown}{f':{error.line}' if error.line else ''}: {error}") from None
+        raise SourceError(plain(f"{shown}{f':{error.line}' if error.line else ''}: {error}")) from None
     except OSError as error:
         raise SourceError(f"{shown}: cannot be read: {error.strerror}") from None
     notes = mentions.notes if images or mentions.notes else ["it names no image"]
-    return Named(images, [f"{shown}: {note}" for note in notes])
+    return Named(images, [plain(f"{shown}: {note}") for note in notes])
 
 
 def _text(name: str) -> str:
