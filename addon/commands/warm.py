@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 
 from addon import journal
-from addon.cache.reference import BadReference, normalised
 from addon.cache.store import StoreError
 from addon.commands.config import CONFIGS
+from addon.commands.references import ImageName
 from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.fingerprints import FingerprintError
@@ -42,18 +42,6 @@ if TYPE_CHECKING:
 _KEPT = "what has come is kept: the same command goes on from there"
 
 
-class _Reference(click.ParamType["Reference"]):
-    """An image as Docker's clients take it: alpine, ghcr.io/owner/image:tag, host:5000/image@sha256:..."""
-
-    name = "image"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
-        try:
-            return normalised(value)
-        except BadReference as error:
-            self.fail(str(error), param, ctx)
-
-
 class _Platform(click.ParamType[Platform]):
     """OS/ARCHITECTURE[/VARIANT]."""
 
@@ -67,7 +55,7 @@ class _Platform(click.ParamType[Platform]):
 
 
 @click.command("warm")
-@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=_Reference())
+@click.argument("images", metavar="[IMAGE]...", nargs=-1, type=ImageName())
 @click.option(
     "--from",
     "files",

@@ -15,7 +15,7 @@ from addon.warming.sources.mentions import Mention, Mentions, Unusable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(\S*))?(?:\s+|$)")
 # A word of its own: 1<<2 is none, nor is a <<< b.
@@ -31,11 +31,11 @@ class _Instruction:
 
     def flags(self) -> tuple[list[tuple[str, str]], str]:
         """Those at its beginning, and what is behind them."""
-        found, rest = [], self.rest
-        while match := _FLAG.match(rest):
+        found, at = [], 0
+        while match := _FLAG.match(self.rest, at):
             found.append((match[1], _unquoted(match[2] or "")))
-            rest = rest[match.end() :]
-        return found, rest
+            at = match.end()
+        return found, self.rest[at:]
 
 
 def parse(

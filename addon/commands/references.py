@@ -1,0 +1,24 @@
+"""Images on the command line, as people write them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from addon.cache.reference import BadReference, normalised
+
+if TYPE_CHECKING:
+    from addon.cache.reference import Reference
+
+
+class ImageName(click.ParamType["Reference"]):
+    """alpine, ghcr.io/owner/image:tag, host:5000/image@sha256:...; under the name that clients' requests have."""
+
+    name = "image"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
+        try:
+            return normalised(value)
+        except BadReference as error:
+            self.fail(str(error), param, ctx)
