@@ -525,8 +525,11 @@ async def test_whose_a_blob_is_was_forgotten_meanwhile(setup: Setup, origin: Fak
     assert (await alone.get(blob(layer.digest))).status == 200
 
 
-async def test_a_download_of_anothers_that_stands_still(setup: Setup, origin: FakeRegistry, image: Image) -> None:
+async def test_a_download_of_anothers_that_stands_still(
+    setup: Setup, origin: FakeRegistry, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It fails alone: what is asked for next waits until the cache is written to again."""
+    monkeypatch.setattr("addon.pulls.fills._REST", 0.3)
     origin.add(image, NAME)
     layer = image.layers[0]
     proxy = setup.proxy(origin, settings={"stall-timeout": "50ms"})
