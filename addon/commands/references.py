@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from addon.cache.reference import BadReference, normalised
-
-if TYPE_CHECKING:
-    from addon.cache.reference import Reference
+from addon.cache.reference import BadReference, Reference, normalised
 
 
-class ImageName(click.ParamType["Reference"]):
+class ImageName(click.ParamType[Reference]):
     """alpine, ghcr.io/owner/image:tag, host:5000/image@sha256:...; under the name that clients' requests have."""
 
     name = "image"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
+    def convert(self, value: str | Reference, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
+        if isinstance(value, Reference):
+            return value
         try:
             return normalised(value)
         except BadReference as error:
