@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from addon import oci
 from addon.body import BodyCut
@@ -12,7 +12,7 @@ from addon.oci import MAX_MANIFEST, Digest
 from addon.reply import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from addon.cache.cache import Cache
     from addon.config.model import Rule
@@ -111,7 +111,7 @@ class Pulling:
         return held and self._cache.links.known(rule.registry, repository, digest)
 
 
-async def _pieces(reply: Reply) -> Any:
+async def _pieces(reply: Reply) -> AsyncIterator[bytes]:
     """Raises BodyCut."""
     if isinstance(reply.body, bytes):
         yield reply.body
