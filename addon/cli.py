@@ -19,6 +19,7 @@ from addon.commands.doctor import doctor
 from addon.commands.names import mirror_tls
 from addon.commands.restart import restart
 from addon.commands.trust import trust
+from addon.commands.warm import warm
 from addon.doors.listening import ListenError, Mode, address
 from addon.serve import Ports, serve
 from addon.service import Service, StartError
@@ -115,6 +116,7 @@ config.add_command(check)
 main.add_command(doctor)
 main.add_command(restart)
 main.add_command(trust)
+main.add_command(warm)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""References to images as people write them: REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST. Pure."""
+"""References to images: REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST, and what people write for them. Pure."""
 
 from __future__ import annotations
 
@@ -56,3 +56,24 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}{'@' if isinstance(self.target, Digest) else ':'}{self.target}"
+
+
+def normalised(text: str) -> Reference:
+    """The image that is meant by `text` as Docker's clients read it, under the name that their requests have.
+
+    Raises BadReference. Without a registry it is Docker Hub's, without a folder there it is in library/, without tag
+    and digest it is latest; where there are both, the digest counts.
+    """
+    if "://" in text:
+        raise BadReference(f"{text[:100]!a} is a URL: write what is behind its //")
+    name, at, digest = text.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, colon, tag = last.partition(":")
+    if at and colon:
+        # It counts for nothing, but must be one.
+        Reference.parse(f"localhost/{last}:{tag}")
+    registry, _, repository = f"{folder}{slash}{last}".partition("/")
+    if not repository or not ("." in registry or ":" in registry or registry.lower() == "localhost"):
+        registry, repository = "docker.io", f"{folder}{slash}{last}"
+    target = f"@{digest}" if at else f":{tag if colon else 'latest'}"
+    return Reference.parse(f"{registry.lower()}/{repository}{target}").canonical

@@ -15,7 +15,8 @@ from addon.cache.images import Images
 from addon.cache.store import StoreError
 from addon.carrying import selection, writing
 from addon.carrying.writing import Cargo, Damaged
-from addon.commands.cached import DATA, ReferenceType, known, progress
+from addon.commands.cached import DATA, known, progress
+from addon.commands.references import ImageName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ class _Incomplete(Exception):
 
 
 @click.command("export")
-@click.argument("references", metavar="[REFERENCE]...", nargs=-1, type=ReferenceType())
+@click.argument("references", metavar="[REFERENCE]...", nargs=-1, type=ImageName())
 @click.option(
     "--output",
     "-o",

@@ -12,7 +12,8 @@ from addon import journal
 from addon.carrying import members
 from addon.carrying.intake import Intake, Taken
 from addon.carrying.names import BadArchive
-from addon.commands.cached import DATA, ReferenceType, opened, progress
+from addon.commands.cached import DATA, opened, progress
+from addon.commands.references import ImageName
 from addon.config import wellknown
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @click.argument("archive", metavar="FILE|DIR|-", type=click.Path(exists=True, allow_dash=True, path_type=Path))
-@click.option("--as", "called", type=ReferenceType(), help="What the one image in it is called.")
+@click.option("--as", "called", type=ImageName(), help="What the one image in it is called.")
 @click.option("--partial", is_flag=True, help="Import images as well of which not all is in the archive.")
 @DATA
 def import_command(archive: Path, called: Reference | None, partial: bool, data: Path | None) -> None:

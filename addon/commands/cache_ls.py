@@ -16,7 +16,8 @@ from rich.text import Text
 from addon import journal
 from addon.cache.images import Images
 from addon.cache.store import StoreError
-from addon.commands.cached import DATA, ReferenceType, ago, here, known, marks
+from addon.commands.cached import DATA, ago, here, known, marks
+from addon.commands.references import ImageName
 from addon.oci import Digest
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def ls_command(patterns: tuple[str, ...], sort: str, as_json: bool, data: Path |
 
 
 @click.command("show")
-@click.argument("reference", type=ReferenceType())
+@click.argument("reference", type=ImageName())
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 @DATA
 def show_command(reference: Reference, as_json: bool, data: Path | None) -> None:

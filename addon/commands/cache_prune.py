@@ -14,7 +14,8 @@ from addon.cache import pins, pruning
 from addon.cache.images import Images
 from addon.cache.pruning import Wish
 from addon.cache.store import StoreError
-from addon.commands.cached import DATA, ReferenceType, known
+from addon.commands.cached import DATA, known
+from addon.commands.references import ImageName
 from addon.config.values import Positive
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class _Age(click.ParamType[float]):
 
 
 @click.command("prune")
-@click.argument("references", metavar="[REFERENCE]...", nargs=-1, type=ReferenceType())
+@click.argument("references", metavar="[REFERENCE]...", nargs=-1, type=ImageName())
 @click.option("--older-than", "age", type=_Age(), metavar="30d", help="What was not used for so long.")
 @click.option("--untagged", is_flag=True, help="What no tag leads to.  [default, unless something else is said]")
 @click.option("--all", "everything", is_flag=True, help="Everything.")

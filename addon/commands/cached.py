@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from addon.cache.cache import Cache
-from addon.cache.reference import BadReference, Reference
 from addon.cache.store import StoreError
+from addon.commands.references import ImageName
 from addon.config.model import Beliefs
 from addon.service import default_data
 
@@ -26,19 +26,7 @@ DATA = click.option(
 )
 
 
-class ReferenceType(click.ParamType[Reference]):
-    """REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST, under the name that clients' requests have."""
-
-    name = "reference"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
-        try:
-            return Reference.parse(value).canonical
-        except BadReference as error:
-            self.fail(str(error), param, ctx)
-
-
-REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, type=ReferenceType())
+REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, type=ImageName())
 
 
 @contextmanager

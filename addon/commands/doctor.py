@@ -7,15 +7,13 @@ import logging
 import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from addon.cache.reference import BadReference, Reference
 from addon.commands.config import CONFIGS
-from addon.config import wellknown
+from addon.commands.references import ImageName
 from addon.doctor import processes, report
 from addon.doctor.builders import Machine
 from addon.doctor.examination import Wish, examine
@@ -23,31 +21,12 @@ from addon.doctor.remedies import Kind
 from addon.parent import Parent, ParentError, Parents
 from addon.service import default_data
 
+if TYPE_CHECKING:
+    from addon.cache.reference import Reference
+
 _IMAGE = "docker.io/library/alpine:latest"
 # Columns: longer lines are hard to read, and shorter ones have no room for a word.
 _WIDEST, _NARROWEST = 100, 20
-
-
-class _Image(click.ParamType[Reference]):
-    """As people write it: what builders think in is thought in."""
-
-    name = "image"
-
-    def convert(self, value: str | Reference, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
-        if isinstance(value, Reference):
-            return value
-        first, slash, _ = value.partition("/")
-        text = value if slash and ("." in first or ":" in first or first == "localhost") else f"docker.io/{value}"
-        if "@" not in text and ":" not in text.rpartition("/")[2]:
-            text += ":latest"
-        try:
-            reference = Reference.parse(text)
-        except BadReference as error:
-            self.fail(str(error), param, ctx)
-        reference = replace(reference, registry=wellknown.canonical(reference.registry))
-        if reference.registry == "docker.io" and "/" not in reference.repository:
-            return replace(reference, repository=f"library/{reference.repository}")
-        return reference
 
 
 class _Proxy(click.ParamType[Parent]):
@@ -67,7 +46,7 @@ class _Proxy(click.ParamType[Parent]):
 
 
 @click.command("doctor")
-@click.argument("image", type=_Image(), default=_IMAGE)
+@click.argument("image", type=ImageName(), default=_IMAGE)
 @click.option("--proxy", type=_Proxy(), metavar="URL", help="The proxy to go by.  [default: HTTPS_PROXY]")
 @click.option(
     "--ca",

@@ -165,17 +165,22 @@ def settled(attempts: list[Attempt]) -> bool:
     return bool(attempts) and all(a.verdict is Verdict.REFUSED for a in attempts)
 
 
-def most_telling(asked: Manifest | Blob, registry: str, attempts: list[Attempt]) -> OciError:
-    """The error a client gets when no endpoint brought the content. Only offline there is none to attempt."""
+def most_telling(
+    asked: Manifest | Blob, registry: str, attempts: list[Attempt], others: Sequence[Attempt] = ()
+) -> OciError:
+    """The error a client gets when no endpoint brought the content. Only offline there is none to attempt.
+
+    `others` are told as well, but count for nothing.
+    """
     kind = "manifest" if isinstance(asked, Manifest) else "blob"
     mark = "@" if isinstance(asked.reference, Digest) else ":"
     what = f"{kind} {registry}/{asked.repository}{mark}{asked.reference}"
     if not attempts:
         but = "" if isinstance(asked.reference, Digest) else ", or only as a type that the client does not accept"
         return offline(f"{what} is not in the cache{but}", registry)
-    tried = [{"endpoint": a.endpoint.name, "reason": a.reason} for a in attempts]
+    tried = told([*others, *attempts])
     statuses = [a.status for a in attempts]
-    reasons = "; ".join(map(str, attempts))
+    reasons = "; ".join(map(str, [*others, *attempts]))
     if settled(attempts):
         if all(status == 404 for status in statuses):
             return OciError(404, f"{kind.upper()}_UNKNOWN", f"{what} is at no endpoint: {reasons}", detail=tried)
@@ -194,12 +199,18 @@ def withheld(asked: Manifest | Blob, registry: str, attempts: list[Attempt]) -> 
     refusals = [a for a in attempts if a.endpoint.is_origin and a.verdict is Verdict.REFUSED]
     if any(a.status in (401, 403) for a in refusals):
         mark = "@" if isinstance(asked.reference, Digest) else ":"
-        return not_for_all(f"{registry}/{asked.repository}{mark}{asked.reference}", registry, map(str, attempts))
+        what = f"{registry}/{asked.repository}{mark}{asked.reference}"
+        return not_for_all(what, registry, map(str, attempts), told(attempts))
     # Its answer counts, whatever is wrong with the mirrors.
-    return most_telling(asked, registry, refusals)
+    return most_telling(asked, registry, refusals, [a for a in attempts if a not in refusals])
 
 
-def not_for_all(what: str, registry: str, reasons: Iterable[str]) -> OciError:
+def told(attempts: Sequence[Attempt]) -> list[dict[str, str]]:
+    """For programs."""
+    return [{"endpoint": a.endpoint.name, "reason": a.reason} for a in attempts]
+
+
+def not_for_all(what: str, registry: str, reasons: Iterable[str], detail: object = None) -> OciError:
     """The error for what needs a login at the origin, for a client that cannot log in there.
 
     Not 401: a challenge would have the client log in here. With 403 it goes on to the next endpoint that it knows.
@@ -210,6 +221,7 @@ def not_for_all(what: str, registry: str, reasons: Iterable[str]) -> OciError:
         f"{what} is not for everybody ({'; '.join(reasons)}), and clients of this mirror cannot log in to {registry}:"
         f' give mirrortap a credential of its own ([registry."{registry}".auth]), or write access = "open" there for'
         " what is cached; or use mirrortap as a proxy, with the client's own login",
+        detail=detail,
     )
 
 

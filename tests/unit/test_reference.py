@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.cache.reference import BadReference, Reference
+from addon.cache.reference import BadReference, Reference, normalised
 from addon.oci import Digest
 
 DIGEST = Digest.of(b"")
@@ -65,3 +65,64 @@ def test_any_text_is_one_or_none(text: str) -> None:
     except BadReference:
         return
     assert str(reference) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("alpine", "docker.io/library/alpine:latest"),
+        ("alpine:3.20", "docker.io/library/alpine:3.20"),
+        (f"alpine@{DIGEST}", f"docker.io/library/alpine@{DIGEST}"),
+        (f"alpine:3.20@{DIGEST}", f"docker.io/library/alpine@{DIGEST}"),
+        ("grafana/grafana", "docker.io/grafana/grafana:latest"),
+        ("docker.io/alpine", "docker.io/library/alpine:latest"),
+        ("index.docker.io/library/alpine:1", "docker.io/library/alpine:1"),
+        ("registry-1.docker.io/a/b", "docker.io/a/b:latest"),
+        ("ghcr.io/o/r:tag", "ghcr.io/o/r:tag"),
+        ("GHCR.io/o/r:Tag", "ghcr.io/o/r:Tag"),
+        ("quay.io/x", "quay.io/x:latest"),
+        ("localhost/x", "localhost/x:latest"),
+        ("localhost:5000/x", "localhost:5000/x:latest"),
+        (f"host:5000/x/y:1@{DIGEST}", f"host:5000/x/y@{DIGEST}"),
+        ("[::1]:5000/a", "[::1]:5000/a:latest"),
+        ("localhost:5000", "docker.io/library/localhost:5000"),
+    ],
+)
+def test_what_people_write_for_references(text: str, expected: str) -> None:
+    assert str(normalised(text)) == expected
+    assert normalised(expected) == normalised(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "'' is not a repository name"),
+        ("UPPER", "'UPPER' is not a repository name"),
+        ("Foo/bar", "'Foo/bar' is not a repository name"),
+        ("a:", "'' is neither a tag nor a digest"),
+        ("a:b:c", "'a:b' is not a repository name"),
+        ("a@", "'' is not a digest"),
+        ("a@sha256:12", "sha256 has 64 lower-case hex digits"),
+        (f"a:@{DIGEST}", "'' is neither a tag nor a digest"),
+        (f"a:-@{DIGEST}", "'-' is neither a tag nor a digest"),
+        ("ghcr.io/", "'ghcr.io/' is not a repository name"),
+        ("https://ghcr.io/a", "is a URL: write what is behind its //"),
+        ("docker://alpine", "is a URL: write what is behind its //"),
+        ("a b", "is not a repository name"),
+        ("a\x1b", "is not a repository name"),
+    ],
+)
+def test_what_nobody_writes_for_a_reference(text: str, told: str) -> None:
+    with pytest.raises(BadReference) as caught:
+        normalised(text)
+    assert told in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@given(st.text(alphabet="aB./:@-%?#[]\n") | st.text())
+def test_what_people_write_is_a_reference_or_none(text: str) -> None:
+    try:
+        reference = normalised(text)
+    except BadReference:
+        return
+    assert Reference.parse(str(reference)) == reference == normalised(str(reference))

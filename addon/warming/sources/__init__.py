@@ -1,0 +1,1 @@
+"""The images that files name: Dockerfiles, compose files, Kubernetes manifests, plain lists."""
