@@ -17,7 +17,7 @@ from support.units import read_unit
 from addon import __version__, service
 from addon.cli import main
 from addon.config.load import load
-from addon.doors import proxy, reception
+from addon.config.model import Admission
 from addon.doors.listening import address
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ DOCS = ROOT / "docs" / "deploy"
 DATA = "/var/lib/mirrortap"
 CONFIG = "/etc/mirrortap/mirrortap.toml"
 # Seconds that transfers get which run when the proxy is told to end.
-DRAIN = max(reception._DRAIN, proxy._DRAIN)
+DRAIN = Admission.drain
 PAGES = {"/healthz", "/readyz", "/metrics", "/ca.crt"}
 
 Document = Any
