@@ -164,7 +164,7 @@ class MirrortapTable(Table):
     `--mode regular`
     """
     show_private: bool = False
-    """true: the [status page](status.md) names private repositories to whoever may see it"""
+    """true: the [status page](status.md) and `mirrortap status` name repositories that not everybody may read"""
     offline: bool = False
     """true: nothing is connected to, for any registry or other host ([offline](configuration.md#offline))"""
     cache_size: Most = Space.cache
