@@ -5,8 +5,10 @@
 | none, above `sh` | it is run, after the ones before it on its page |
 | `<!-- not run: WHY -->` | it is not; its commands and options must exist all the same |
 | `<!-- serves -->` | it is run, and goes on until the next one that serves, or the page's end |
+| `<!-- beside the proxy -->` | it is run while `mirrortap serve` is; so are all of docs/builders/ |
 | `<!-- on the builder -->` | it is run by the machine that pulls; so are all of docs/builders/ |
 | `<!-- file: NAME -->` | it is written to that file, in the folder where the next ones are run |
+| `<!-- as: NAME -->` | it is read as a file of that name would be, and not written |
 | `<!-- log -->` | the proxy's log has these lines, in this order, but for numbers and what `...` stands for |
 """
 
@@ -18,6 +20,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
+
 from support.proxy import ROOT
 
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
-_COMMENT = re.compile(r"<!-- (?P<word>not run|serves|on the builder|file|log)(?:: (?P<rest>.+))? -->")
+_COMMENT = re.compile(
+    r"<!-- (?P<word>not run|serves|beside the proxy|on the builder|file|as|log)(?:: (?P<rest>.+?))? -->"
+)
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,33 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import bcrypt
 import click
 import pytest
-from support.pages import Page, pages
+from ruamel.yaml import YAML
+from support.pages import Block, Page, pages
 from support.proxy import ROOT
 
 from addon.cli import main
+from addon.config.load import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.certificates import Authority
+
 PAGES = {page.path: page for page in pages()}
 BLOCKS = [block for page in PAGES.values() for block in page.blocks()]
 LANGUAGES = {"sh", "toml", "json", "yaml", "ini", "text", "dockerfile", "promql", "nginx"}
+
+_TESTS = re.compile(r"tests/\S+\.py")
 
 # Where packages are had from, which is for whoever installs them to say.
 _INDEXES = re.compile(r"(^|\.)(pypi\.org|pythonhosted\.org|npmjs\.com|crates\.io|rubygems\.org)$")
 
 
-def each(found: list[Any]) -> Any:
+def each(found: list[Block]) -> Any:
     return pytest.mark.parametrize("block", found, ids=str)
 
 
@@ -91,11 +98,50 @@ def test_a_drawing_says_in_words_what_it_shows_and_stands_alone(image: Path) -> 
 
 
 @each([block for block in BLOCKS if block.language == "sh"])
-def test_a_shell_block_parses_and_its_commands_exist(block: Any) -> None:
+def test_a_shell_block_parses_and_its_commands_exist(block: Block) -> None:
     parsed = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
     assert (parsed.returncode, parsed.stderr) == (0, "")
     assert [fault for line in _lines(block.text) for fault in _faults(line)] == []
     assert block.comments.get("not run") != "", f"{block}: say why it is not run"
+
+
+@pytest.fixture
+def named(tmp_path: Path, authority: Authority) -> Path:
+    """A folder with the files that blocks name."""
+    for name in "internal-ca.pem", "cdn.pem":
+        (tmp_path / name).write_bytes(authority.file.read_bytes())
+    for name, text in {
+        "harbor.password": "secret",
+        "config.json": '{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpzZWNyZXQ="}}}',
+        "users": f"builder:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}",
+    }.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return tmp_path
+
+
+@each([block for block in BLOCKS if block.language in ("toml", "json")])
+def test_a_configuration_is_accepted(block: Block, named: Path) -> None:
+    default = "mirrortap.toml" if block.language == "toml" else "daemon.json"
+    name = block.comments.get("as") or block.comments.get("file") or default
+    path = named / ("docker.io/hosts.toml" if name == "hosts.toml" else name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(block.text)
+    assert load([path])
+
+
+@each([block for block in BLOCKS if block.language == "yaml"])
+def test_yaml_is_yaml(block: Block) -> None:
+    assert list(YAML(typ="safe").load_all(block.text))
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=lambda page: page.name)
+def test_tests_that_are_named_exist(page: Page) -> None:
+    named = [text.partition("::") for _, text in page.code() if text.startswith("tests/")]
+    named += [(path, "", "") for block in page.blocks() for path in _TESTS.findall(block.comments.get("not run", ""))]
+    for path, _, name in named:
+        assert (ROOT / path).exists(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), name
 
 
 def _lines(script: str) -> list[str]:

@@ -1,0 +1,150 @@
+"""The shell blocks of the documentation run as they are written, each page's in their order (see support.pages).
+
+On an island, where registries' names lead to loopback, and /etc and /var/lib are its own: no character of a command is
+changed. Proxy and builder have a home, a folder and an environment each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from support.images import make_image
+from support.island import Island
+from support.pages import Block, Page, pages
+from support.processes import Program, clean_env, needs, run
+from support.proxy import ROOT
+from support.registry import FakeRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.certificates import Authority
+
+pytestmark = needs("skopeo", "buildah", "podman", "docker-registry", "curl", "ip", "mount", "busybox")
+
+SHELLS = {"sh", "bash"}
+REGISTRIES = {"mirror.gcr.io": "192.0.2.1", "registry-1.docker.io": "192.0.2.2"}
+ETC = {
+    "docker/daemon.json": '{"registry-mirrors": ["https://mirror.gcr.io"]}',
+    "containerd/certs.d/docker.io/hosts.toml": '[host."https://mirror.gcr.io"]\n',
+    # Read by skopeo as well, which is to know of no mirror.
+    "containers/registries.conf": '[[registry]]\nlocation = "quay.io"\n',
+    "containers/policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}',
+}
+
+
+def runs(block: Block) -> bool:
+    return block.language in SHELLS and "not run" not in block.comments
+
+
+PAGES = [page for page in pages() if any(map(runs, page.blocks()))]
+
+
+@pytest.fixture(scope="module")
+def island(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Island]:
+    folder = tmp_path_factory.mktemp("documented")
+    # What installs, and is done where there is a network.
+    run(["bash", "-c", "source scripts/lib.sh && prepare_venv dev"], env=os.environ, cwd=ROOT, timeout=110)
+    image = make_image(folder / "image", "3.20", layer_sizes=(), busybox=True)
+    etc = {name: text.encode() for name, text in ETC.items()}
+    with Island(folder / "island", {"localhost": "127.0.0.1"} | REGISTRIES, etc) as island:
+        (folder / "lib").mkdir()
+        island.do(run, ["mount", "--bind", folder / "lib", "/var/lib"], env={"PATH": os.environ["PATH"]})
+        for name, address in REGISTRIES.items():
+            registry = FakeRegistry(tls=authority, names=(name,), at=(address, 443))
+            island.enter(registry).add(image, "library/alpine")
+        yield island
+
+
+class Shell:
+    """One machine's, whose variables and folder stay from block to block."""
+
+    def __init__(self, island: Island, home: Path, **more: str) -> None:
+        self._island = island
+        self._state = home / "variables"
+        self.folder = home / "checkout"
+        self.folder.mkdir(parents=True)
+        for name in ".venv", "addon", "scripts":
+            (self.folder / name).symlink_to(ROOT / name)
+        path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+        self._env = clean_env(home, PYTHONUNBUFFERED="1", BUILDAH_ISOLATION="chroot", **more) | {"PATH": path}
+        storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{home}/graph"\nrunroot = "{home}/run"\n'
+        (home / "storage.conf").write_text(storage)
+        self._env["CONTAINERS_STORAGE_CONF"] = str(home / "storage.conf")
+        self._state.write_text("")
+
+    def run(self, script: str) -> None:
+        text = f"set -euo pipefail\n. {self._state}\n{script}\nexport -p >{self._state}\n"
+        self._island.do(run, ["bash", "-c", text], env=self._env, cwd=self.folder)
+
+    def serve(self, command: str) -> Program:
+        """What it starts, with all that it writes in `out`."""
+        text = f". {self._state}\nexec 2>&1\nexec env {command}"
+        return self._island.do(Program, ["bash", "-c", text], env=self._env, cwd=self.folder)
+
+
+class Reader:
+    """Who does what a page says, from its top to its end."""
+
+    def __init__(self, island: Island, page: Page, folder: Path, authority: Authority) -> None:
+        self._of_a_builder = page.path.parent.name == "builders"
+        self._proxy = Shell(island, folder / "proxy", SSL_CERT_FILE=str(authority.file))
+        self._builder = Shell(island, folder / "builder")
+        # What the files of pages name.
+        (self._proxy.folder / "internal-ca.pem").write_bytes(authority.file.read_bytes())
+        (self._proxy.folder / "harbor.password").touch(0o600)
+        (self._proxy.folder / "harbor.password").write_text("secret")
+        self._serving: dict[Shell, Program] = {}
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with ExitStack() as stack:
+            for program in self._serving.values():
+                stack.callback(program.stop)
+
+    def do(self, block: Block) -> None:
+        shell = self._builder if self._of_a_builder or "on the builder" in block.comments else self._proxy
+        if (self._of_a_builder or "beside the proxy" in block.comments) and self._proxy not in self._serving:
+            self._serve(self._proxy, "mirrortap serve")
+        if name := block.comments.get("file"):
+            (shell.folder / name).write_text(block.text)
+        elif "log" in block.comments:
+            self._read_log(block.text.splitlines())
+        elif "serves" in block.comments:
+            self._serve(shell, block.text)
+        elif runs(block):
+            shell.run(block.text)
+
+    def _serve(self, shell: Shell, command: str) -> None:
+        if shell in self._serving:
+            self._serving.pop(shell).stop()
+        self._serving[shell] = program = shell.serve(command)
+        program.out.wait_for(r"listening on \S+", timeout=60)
+
+    def _read_log(self, lines: list[str]) -> None:
+        log = self._serving[self._proxy].out
+        since = 0
+        for line in lines:
+            log.wait_for(_like(line), since=since)
+            since += [bool(re.search(_like(line), said)) for said in log.all(since)].index(True) + 1
+
+
+def _like(line: str) -> str:
+    """A pattern for lines that differ by numbers, and by what `...` stands for, alone."""
+    text = re.sub(r"sha256:[0-9a-f]+", "sha256:...", line.partition(" ")[2].partition(" ")[2])
+    parts = re.split(r"(\.\.\.|\b[\d.]+ (?:k|M)?B\b|\b\d+ ms\b)", text)
+    return "".join(re.escape(part) if i % 2 == 0 else r"\S+(?: \S*B| ms)?" for i, part in enumerate(parts))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_says_can_be_done(page: Page, island: Island, tmp_path: Path, authority: Authority) -> None:
+    with Reader(island, page, tmp_path, authority) as reader:
+        for block in page.blocks():
+            reader.do(block)
