@@ -138,7 +138,7 @@ class Reader:
 
 def _like(line: str) -> str:
     """A pattern for lines that differ by numbers, and by what `...` stands for, alone."""
-    text = re.sub(r"sha256:[0-9a-f]+", "sha256:...", line.partition(" ")[2].partition(" ")[2])
+    text = re.sub(r"sha256:[0-9a-f]+", "sha256:...", re.sub(r"^\d{4}-\d\d-\d\d \S+ ", "", line))
     parts = re.split(r"(\.\.\.|\b[\d.]+ (?:k|M)?B\b|\b\d+ ms\b)", text)
     return "".join(re.escape(part) if i % 2 == 0 else r"\S+(?: \S*B| ms)?" for i, part in enumerate(parts))
 
