@@ -95,10 +95,8 @@ class Reader:
         self._of_a_builder = page.path.parent.name == "builders"
         self._proxy = Shell(island, folder / "proxy", SSL_CERT_FILE=str(authority.file))
         self._builder = Shell(island, folder / "builder")
-        # What the files of pages name.
+        # What configurations of pages name.
         (self._proxy.folder / "internal-ca.pem").write_bytes(authority.file.read_bytes())
-        (self._proxy.folder / "harbor.password").touch(0o600)
-        (self._proxy.folder / "harbor.password").write_text("secret")
         self._serving: dict[Shell, Program] = {}
 
     def __enter__(self) -> Reader:
