@@ -92,9 +92,9 @@ def _builder(host: str, port: int, mode: Mode) -> list[str]:
         use = f"  export HTTPS_PROXY={_SCHEMES[mode]}://{place}"
     return [
         "On a builder:",
-        f"  curl -fsS -o ~/mirrortap.crt http://{place}/ca.crt",
+        f"  curl -fsS -o /tmp/mirrortap.crt http://{place}/ca.crt",
         use,
-        "  export SSL_CERT_FILE=~/mirrortap.crt",
+        "  export SSL_CERT_FILE=/tmp/mirrortap.crt",
     ]
 
 

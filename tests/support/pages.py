@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,7 @@ class Page:
         self.name = str(path.relative_to(ROOT))
         self._tokens = _MARKDOWN.parse(path.read_text())
 
-    @property
-    def title(self) -> str:
-        return self._headings()[0]
-
+    @cached_property
     def anchors(self) -> set[str]:
         """As GitHub makes them of headings."""
         found: list[str] = []

@@ -64,7 +64,7 @@ def _leads_somewhere(page: Path, target: str) -> bool:
     path = (page.parent / unquote(url.path)).resolve() if url.path else page
     if not path.is_relative_to(ROOT) or not path.exists():
         return False
-    return not url.fragment or (path in PAGES and url.fragment in PAGES[path].anchors())
+    return not url.fragment or (path in PAGES and url.fragment in PAGES[path].anchors)
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
