@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import bcrypt
@@ -35,7 +35,7 @@ _TESTS = re.compile(r"tests/\S+\.py")
 _INDEXES = re.compile(r"(^|\.)(pypi\.org|pythonhosted\.org|npmjs\.com|crates\.io|rubygems\.org)$")
 
 
-def each(found: list[Block]) -> Any:
+def each(found: list[Block]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", found, ids=str)
 
 
