@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from support.images import make_image
+from support.images import make_index
 from support.island import Island
 from support.pages import Block, Page, pages
 from support.processes import Program, clean_env, needs, run
@@ -50,7 +50,7 @@ def island(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
     folder = tmp_path_factory.mktemp("documented")
     # What installs, and is done where there is a network.
     run(["bash", "-c", "source scripts/lib.sh && prepare_venv dev"], env=os.environ, cwd=ROOT, timeout=110)
-    image = make_image(folder / "image", "3.20", layer_sizes=(), busybox=True)
+    image = make_index(folder / "image", "3.20", layer_sizes=(), busybox=True)
     etc = {name: text.encode() for name, text in ETC.items()}
     with Island(folder / "island", {"localhost": "127.0.0.1"} | REGISTRIES, etc) as island:
         (folder / "lib").mkdir()
