@@ -1,7 +1,7 @@
 """The shell blocks of the documentation run as they are written, each page's in their order (see support.pages).
 
-On an island, where registries' names lead to loopback, and /etc and /var/lib are its own: no character of a command is
-changed. Proxy and builder have a home, a folder and an environment each.
+On an island, where registries' names lead to loopback, /etc and /var/lib are its own, and all else can only be read: no
+character of a command is changed. Proxy and builder have a home, a folder and an environment each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from support.images import make_index
 from support.island import Island
 from support.pages import Block, Page, pages
-from support.processes import Program, clean_env, needs, run
+from support.processes import Failed, Program, clean_env, needs, run
 from support.proxy import ROOT
 from support.registry import FakeRegistry
 
@@ -54,11 +54,23 @@ def island(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
     etc = {name: text.encode() for name, text in ETC.items()}
     with Island(folder / "island", {"localhost": "127.0.0.1"} | REGISTRIES, etc) as island:
         (folder / "lib").mkdir()
-        island.do(run, ["mount", "--bind", folder / "lib", "/var/lib"], env={"PATH": os.environ["PATH"]})
         for name, address in REGISTRIES.items():
             registry = FakeRegistry(tls=authority, names=(name,), at=(address, 443))
             island.enter(registry).add(image, "library/alpine")
+        _keep_from_harm(island, folder, tmp_path_factory.getbasetemp())
         yield island
+
+
+def _keep_from_harm(island: Island, folder: Path, scratch: Path) -> None:
+    """A command that was to be marked as not for this machine fails, for it can write nothing and reach no daemon."""
+    for mount in (
+        ("--bind", folder / "lib", "/var/lib"),
+        ("-t", "tmpfs", "tmpfs", "/run"),
+        ("--rbind", scratch, scratch),
+        ("-o", "remount,bind,ro", folder / "island" / "real"),
+        ("-o", "remount,bind,ro", "/"),
+    ):
+        island.do(run, ["mount", *mount], env={"PATH": os.environ["PATH"]})
 
 
 class Shell:
@@ -139,6 +151,12 @@ def _like(line: str) -> str:
     text = re.sub(r"sha256:[0-9a-f]+", "sha256:...", re.sub(r"^\d{4}-\d\d-\d\d \S+ ", "", line))
     parts = re.split(r"(\.\.\.|\b[\d.]+ (?:k|M)?B\b|\b\d+ ms\b)", text)
     return "".join(re.escape(part) if i % 2 == 0 else r"\S+(?: \S*B| ms)?" for i, part in enumerate(parts))
+
+
+@pytest.mark.parametrize("path", ["/usr/share/mirrortap", "/etc/ssl/mirrortap", "/opt/mirrortap", "/root/mirrortap"])
+def test_this_machine_comes_to_no_harm(path: str, island: Island, tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="Read-only file system"):
+        Shell(island, tmp_path).run(f"touch {path}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
