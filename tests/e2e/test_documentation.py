@@ -136,7 +136,7 @@ class Reader:
         if shell in self._serving:
             self._serving.pop(shell).stop()
         self._serving[shell] = program = shell.serve(command)
-        program.out.wait_for(r"listening on \S+", timeout=60)
+        program.out.wait_for(r"listening (on|at) \S+", timeout=60)
 
     def _read_log(self, lines: list[str]) -> None:
         log = self._serving[self._proxy].out
