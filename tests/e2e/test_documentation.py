@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,13 +24,12 @@ from support.registry import FakeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.certificates import Authority
 
 pytestmark = needs("skopeo", "buildah", "podman", "docker-registry", "curl", "ip", "mount", "busybox")
 
-SHELLS = {"sh", "bash"}
+BIN = Path(sys.executable).parent
 REGISTRIES = {"mirror.gcr.io": "192.0.2.1", "registry-1.docker.io": "192.0.2.2"}
 ETC = {
     "docker/daemon.json": '{"registry-mirrors": ["https://mirror.gcr.io"]}',
@@ -38,18 +40,28 @@ ETC = {
 }
 
 
-def runs(block: Block) -> bool:
-    return block.language in SHELLS and "not run" not in block.comments
+PAGES = [page for page in pages() if any(block.is_run for block in page.blocks())]
 
 
-PAGES = [page for page in pages() if any(map(runs, page.blocks()))]
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands see of one, whose .venv is the one that the tests run in, and ready."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(
+        ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+    )
+    for name in "addon", "pyproject.toml", "constraints.txt":
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(BIN)
+    ready = 'source scripts/lib.sh && echo "$(key) dev" >"$stamp"'
+    run(["bash", "-c", ready], env={"PATH": os.environ["PATH"]}, cwd=folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def island(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Island]:
     folder = tmp_path_factory.mktemp("documented")
-    # What installs, and is done where there is a network.
-    run(["bash", "-c", "source scripts/lib.sh && prepare_venv dev"], env=os.environ, cwd=ROOT, timeout=110)
     image = make_index(folder / "image", "3.20", layer_sizes=(), busybox=True)
     etc = {name: text.encode() for name, text in ETC.items()}
     with Island(folder / "island", {"localhost": "127.0.0.1"} | REGISTRIES, etc) as island:
@@ -76,14 +88,14 @@ def _keep_from_harm(island: Island, folder: Path, scratch: Path) -> None:
 class Shell:
     """One machine's, whose variables and folder stay from block to block."""
 
-    def __init__(self, island: Island, home: Path, **more: str) -> None:
+    def __init__(self, island: Island, checkout: Path, home: Path, **more: str) -> None:
         self._island = island
         self._state = home / "variables"
         self.folder = home / "checkout"
         self.folder.mkdir(parents=True)
         for name in ".venv", "addon", "scripts":
-            (self.folder / name).symlink_to(ROOT / name)
-        path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+            (self.folder / name).symlink_to(checkout / name)
+        path = f"{BIN}:{os.environ['PATH']}"
         self._env = clean_env(home, PYTHONUNBUFFERED="1", BUILDAH_ISOLATION="chroot", **more) | {"PATH": path}
         storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{home}/graph"\nrunroot = "{home}/run"\n'
         (home / "storage.conf").write_text(storage)
@@ -103,10 +115,10 @@ class Shell:
 class Reader:
     """Who does what a page says, from its top to its end."""
 
-    def __init__(self, island: Island, page: Page, folder: Path, authority: Authority) -> None:
+    def __init__(self, island: Island, checkout: Path, page: Page, folder: Path, authority: Authority) -> None:
         self._of_a_builder = page.path.parent.name == "builders"
-        self._proxy = Shell(island, folder / "proxy", SSL_CERT_FILE=str(authority.file))
-        self._builder = Shell(island, folder / "builder")
+        self._proxy = Shell(island, checkout, folder / "proxy", SSL_CERT_FILE=str(authority.file))
+        self._builder = Shell(island, checkout, folder / "builder")
         # What configurations of pages name.
         (self._proxy.folder / "internal-ca.pem").write_bytes(authority.file.read_bytes())
         self._serving: dict[Shell, Program] = {}
@@ -129,7 +141,7 @@ class Reader:
             self._read_log(block.text.splitlines())
         elif "serves" in block.comments:
             self._serve(shell, block.text)
-        elif runs(block):
+        elif block.is_run:
             shell.run(block.text)
 
     def _serve(self, shell: Shell, command: str) -> None:
@@ -154,13 +166,15 @@ def _like(line: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/usr/share/mirrortap", "/etc/ssl/mirrortap"])
-def test_this_machine_comes_to_no_harm(path: str, island: Island, tmp_path: Path) -> None:
+def test_this_machine_comes_to_no_harm(path: str, island: Island, checkout: Path, tmp_path: Path) -> None:
     with pytest.raises(Failed, match="Read-only file system"):
-        Shell(island, tmp_path).run(f"touch {path}")
+        Shell(island, checkout, tmp_path).run(f"touch {path}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_says_can_be_done(page: Page, island: Island, tmp_path: Path, authority: Authority) -> None:
-    with Reader(island, page, tmp_path, authority) as reader:
+def test_what_a_page_says_can_be_done(
+    page: Page, island: Island, checkout: Path, tmp_path: Path, authority: Authority
+) -> None:
+    with Reader(island, checkout, page, tmp_path, authority) as reader:
         for block in page.blocks():
             reader.do(block)

@@ -44,6 +44,10 @@ class Block:
     text: str
     comments: dict[str, str]
 
+    @property
+    def is_run(self) -> bool:
+        return self.language == "sh" and "not run" not in self.comments
+
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
