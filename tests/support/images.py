@@ -138,11 +138,12 @@ def make_index(
     *,
     seed: int = 0,
     layer_sizes: tuple[int, ...] = (10_000, 200_000),
+    busybox: bool = False,
     architectures: tuple[str, ...] = ("amd64", "arm64"),
 ) -> MultiArch:
-    """One image per architecture, with different layers, under one index."""
+    """One image per architecture, with different layers, under one index. `busybox`: as with make_image, in each."""
     images = tuple(
-        _write_image(layout, tag, seed * 100 + number, layer_sizes, False, architecture)
+        _write_image(layout, tag, seed * 100 + number, layer_sizes, busybox, architecture)
         for number, architecture in enumerate(architectures)
     )
     entries = [
