@@ -1,0 +1,142 @@
+"""The pages that the proxy has about itself, at each of its doors."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from importlib.resources import files
+from typing import TYPE_CHECKING, Protocol
+
+from addon.admission.gate import login_to_page
+from addon.reply import Reply, Served
+from addon.status import document
+from addon.status.events import Events
+from addon.status.latest import Latest
+from addon.status.page import render, setup
+from addon.status.page.selection import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from addon.admission.gate import Gate
+    from addon.status.facts import Facts
+    from ca.authority import Authority
+
+    Page = Callable[[str, Mapping[str, str]], Awaitable[Reply]]
+
+# Streams at once in one process: each costs a rendering a second.
+_STREAMS = 32
+_AGAIN = 10  # seconds after which one may be free
+_SERVED = Served("own page")
+_HTML, _TEXT, _STREAM = "text/html; charset=utf-8", "text/plain; charset=utf-8", "text/event-stream"
+_ALWAYS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
+_FILES = {
+    "/status.css": "text/css; charset=utf-8",
+    "/status.js": "text/javascript; charset=utf-8",
+    "/favicon.svg": "image/svg+xml",
+}
+
+
+class Told(Protocol):
+    """Of the service, what pages tell."""
+
+    @property
+    def authority(self) -> Authority: ...
+    @property
+    def gate(self) -> Gate: ...
+    def facts(self) -> Facts:
+        """Blocks."""
+
+
+class Pages:
+    """See `answer`. One for all doors of a process."""
+
+    def __init__(self, service: Told) -> None:
+        self._service = service
+        self._latest = Latest(service.facts)
+        self._streams = 0
+        self._sections: dict[Selection, Mapping[str, str]] = {}  # as of `_rendered`
+        self._rendered: Facts | None = None
+        self._pages: dict[str, Page] = {
+            "/": self._status,
+            "/events": self._events,
+            "/status.json": self._json,
+            "/ca.crt": self._ca,
+            **dict.fromkeys(_FILES, self._file),
+        }
+        self._open = {"/ca.crt"}  # for whoever has no login, too
+
+    async def answer(self, method: str, target: str, headers: Mapping[str, str], address: str) -> Reply | None:
+        """What a client at that address gets; None where there is no page."""
+        path = target.partition("?")[0]
+        page = self._pages.get(path)
+        if page is None:
+            return None
+        if method not in ("GET", "HEAD"):
+            return _reply(405, _TEXT, b"this page can only be read\n", ("Allow", "GET, HEAD"))
+        if path not in self._open:
+            refusal = await self._service.gate.login(address, headers.get("Authorization"), login_to_page)
+            if refusal:
+                return _reply(refusal.status, _TEXT, refusal.text.encode(), *refusal.headers)
+        if method == "HEAD" and path == "/events":
+            return _reply(200, _STREAM, b"")
+        reply = await page(target, headers)
+        return replace(reply, body=b"") if method == "HEAD" else reply
+
+    async def _status(self, target: str, headers: Mapping[str, str]) -> Reply:
+        facts = await self._latest.facts()
+        at = setup.reach(facts.listening, headers.get("Host"), login=self._service.gate.wants_login)
+        selection = Selection.parse(target.partition("?")[2])
+        html = await asyncio.to_thread(render.page, facts, selection, at)
+        return _reply(200, _HTML, html.encode(errors="replace"))
+
+    async def _events(self, target: str, _: Mapping[str, str]) -> Reply:
+        if self._streams >= _STREAMS:
+            told = b"too many look at this page already; reload it to see what is new\n"
+            return _reply(503, _TEXT, told, ("Retry-After", str(_AGAIN)))
+        self._streams += 1
+        selection = Selection.parse(target.partition("?")[2])
+        body = Events(lambda: self._look(selection), self._left)
+        return Reply(200, (("Content-Type", _STREAM), ("X-Accel-Buffering", "no"), *_ALWAYS), body, _SERVED)
+
+    def _left(self) -> None:
+        self._streams -= 1
+
+    async def _look(self, selection: Selection) -> Mapping[str, str]:
+        """Rendered once for all who look at the same."""
+        facts = await self._latest.facts()
+        if self._rendered is not facts:
+            self._rendered, self._sections = facts, {}
+        if selection not in self._sections:
+            sections = await asyncio.to_thread(render.sections, facts, selection)
+            if self._rendered is not facts:
+                return sections
+            self._sections[selection] = sections
+        return self._sections[selection]
+
+    async def _json(self, *_: object) -> Reply:
+        facts = await self._latest.facts()
+        return _reply(200, "application/json", await asyncio.to_thread(document.write, facts))
+
+    async def _ca(self, *_: object) -> Reply:
+        return _reply(200, "application/x-pem-file", self._service.authority.roots_pem)
+
+    async def _file(self, target: str, _: Mapping[str, str]) -> Reply:
+        path = target.partition("?")[0]
+        content = files("addon.status.page").joinpath(path.removeprefix("/")).read_bytes()
+        return _reply(200, _FILES[path], content)
+
+
+def _reply(status: int, media_type: str, content: bytes, *more: tuple[str, str]) -> Reply:
+    headers = (("Content-Type", media_type), ("Content-Length", str(len(content))), *_ALWAYS, *more)
+    return Reply(status, headers, content, _SERVED)
