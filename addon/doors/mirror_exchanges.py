@@ -44,7 +44,7 @@ class MirrorExchange(Exchange):
         request = self._request
         with self._visitor.waiting():
             page = await self._service.pages.answer(
-                request.method, request.raw_path, request.headers, self._visitor.address
+                request.method, request.raw_path, request.headers, self._visitor.address, "mirror"
             )
         # An end of ours is not waited for by whoever looks at a stream.
         self._visitor.looks_on = page is not None and not isinstance(page.body, bytes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-# Seconds between two looks, and of silence after which the client is told that the stream is there still.
+# Seconds between two looks; looks without news after which the client is told that the stream is there still.
 _PAUSE, _SILENCE = 1.0, 10
 # Milliseconds after which a browser comes back when the stream has ended.
 _RETRY = b"retry: 3000\n\n"
@@ -29,7 +29,8 @@ class Events:
             self._begun = True
             return _RETRY + await self._news()
         for _ in range(_SILENCE):
-            await asyncio.sleep(_PAUSE)
+            # All streams look at the same moments: what they see is made once.
+            await asyncio.sleep(_PAUSE - asyncio.get_running_loop().time() % _PAUSE)
             if news := await self._news():
                 return news
         return b": still here\n\n"

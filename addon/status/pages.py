@@ -11,7 +11,6 @@ from addon.admission.gate import login_to_page
 from addon.reply import Reply, Served
 from addon.status import document
 from addon.status.events import Events
-from addon.status.latest import Latest
 from addon.status.page import render, setup
 from addon.status.page.selection import Selection
 
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
 
     from addon.admission.gate import Gate
     from addon.status.facts import Facts
+    from addon.status.page.setup import Door
     from ca.authority import Authority
 
-    Page = Callable[[str, Mapping[str, str]], Awaitable[Reply]]
+    Page = Callable[[str, str | None, Door], Awaitable[Reply]]
 
 # Streams at once in one process: each costs a rendering a second.
 _STREAMS = 32
@@ -54,8 +54,7 @@ class Told(Protocol):
     def authority(self) -> Authority: ...
     @property
     def gate(self) -> Gate: ...
-    def facts(self) -> Facts:
-        """Blocks."""
+    async def facts(self) -> Facts: ...
 
 
 class Pages:
@@ -63,7 +62,6 @@ class Pages:
 
     def __init__(self, service: Told) -> None:
         self._service = service
-        self._latest = Latest(service.facts)
         self._streams = 0
         self._sections: dict[Selection, Mapping[str, str]] = {}  # as of `_rendered`
         self._rendered: Facts | None = None
@@ -76,8 +74,10 @@ class Pages:
         }
         self._open = {"/ca.crt"}  # for whoever has no login, too
 
-    async def answer(self, method: str, target: str, headers: Mapping[str, str], address: str) -> Reply | None:
-        """What a client at that address gets; None where there is no page."""
+    async def answer(
+        self, method: str, target: str, headers: Mapping[str, str], address: str, door: Door = "proxy"
+    ) -> Reply | None:
+        """What a client at that address gets at a door; None where there is no page."""
         path = target.partition("?")[0]
         page = self._pages.get(path)
         if page is None:
@@ -90,17 +90,17 @@ class Pages:
                 return _reply(refusal.status, _TEXT, refusal.text.encode(), *refusal.headers)
         if method == "HEAD" and path == "/events":
             return _reply(200, _STREAM, b"")
-        reply = await page(target, headers)
+        reply = await page(target, headers.get("Host"), door)
         return replace(reply, body=b"") if method == "HEAD" else reply
 
-    async def _status(self, target: str, headers: Mapping[str, str]) -> Reply:
-        facts = await self._latest.facts()
-        at = setup.reach(facts.listening, headers.get("Host"), login=self._service.gate.wants_login)
+    async def _status(self, target: str, host: str | None, door: Door) -> Reply:
+        facts = await self._service.facts()
+        at = setup.reach(facts.listening, host, door, login=self._service.gate.wants_login)
         selection = Selection.parse(target.partition("?")[2])
         html = await asyncio.to_thread(render.page, facts, selection, at)
         return _reply(200, _HTML, html.encode(errors="replace"))
 
-    async def _events(self, target: str, _: Mapping[str, str]) -> Reply:
+    async def _events(self, target: str, *_: object) -> Reply:
         if self._streams >= _STREAMS:
             told = b"too many look at this page already; reload it to see what is new\n"
             return _reply(503, _TEXT, told, ("Retry-After", str(_AGAIN)))
@@ -114,7 +114,7 @@ class Pages:
 
     async def _look(self, selection: Selection) -> Mapping[str, str]:
         """Rendered once for all who look at the same."""
-        facts = await self._latest.facts()
+        facts = await self._service.facts()
         if self._rendered is not facts:
             self._rendered, self._sections = facts, {}
         if selection not in self._sections:
@@ -125,13 +125,13 @@ class Pages:
         return self._sections[selection]
 
     async def _json(self, *_: object) -> Reply:
-        facts = await self._latest.facts()
+        facts = await self._service.facts()
         return _reply(200, "application/json", await asyncio.to_thread(document.write, facts))
 
     async def _ca(self, *_: object) -> Reply:
         return _reply(200, "application/x-pem-file", self._service.authority.roots_pem)
 
-    async def _file(self, target: str, _: Mapping[str, str]) -> Reply:
+    async def _file(self, target: str, *_: object) -> Reply:
         path = target.partition("?")[0]
         content = files("addon.status.page").joinpath(path.removeprefix("/")).read_bytes()
         return _reply(200, _FILES[path], content)

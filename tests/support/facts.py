@@ -91,7 +91,7 @@ def example() -> Facts:
             50 << 30,
             100 << 30,
             5 << 30,
-            4,
+            4 << 30,
             (Evictable(DIGEST, 9 * _MIB, NOW - 9e5),),
             True,
         ),

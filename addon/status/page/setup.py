@@ -6,8 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Literal
 
 from ca.trust import actions, buildkit
 from ca.trust.plan import Wanted
@@ -15,13 +14,16 @@ from ca.trust.plan import Wanted
 if TYPE_CHECKING:
     from addon.status.facts import Listening
 
+Door = Literal["proxy", "mirror"]
+
 _CA = "/tmp/mirrortap.crt"
 _DAEMON_CA = "/etc/ssl/mirrortap.crt"
-# Of all interfaces.
-_ALL = ("", "0.0.0.0", "::")
-# A DNS name or an IPv4 address, and nothing that means something to a shell.
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
-_SCHEMES = {"regular": "http", "transparent": "http", "socks5": "socks5"}
+# A DNS name or an address, and nothing that means something to a shell.
+_HOST = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+)
+SCHEMES = {"regular": "http", "transparent": "http", "socks5": "socks5"}
+"""How clients name the proxy's port."""
 
 
 @dataclass(frozen=True)
@@ -64,35 +66,42 @@ class Reach:
         """For HTTPS_PROXY; "" where clients know of no proxy."""
         if self.mode == "transparent":
             return ""
-        return f"{_SCHEMES[self.mode]}://{'USER:PASSWORD@' if self.login else ''}{self.place}"
+        return f"{SCHEMES[self.mode]}://{'USER:PASSWORD@' if self.login else ''}{self.place}"
 
 
-def reach(listening: Listening, host: str | None, *, login: bool = False) -> Reach:
-    """`host`: of a visitor's Host header, who has come here by it. It counts when it can be a host's name."""
+def reach(listening: Listening, host: str | None, door: Door, *, login: bool = False) -> Reach:
+    """`host`: the Host header of a visitor, who has come to a door by it. It counts when it can be a host's name."""
     address, _, port = listening.proxy.rpartition(":")
-    here, visited = address.strip("[]"), named(host)
-    at = visited or (os.uname().nodename if here in _ALL else address)
-    mirror = urlsplit(listening.mirror)
-    url = ""
-    if mirror.hostname is not None or mirror.netloc:
-        name = (
-            (visited or os.uname().nodename) if (mirror.hostname or "") in _ALL else _bracketed(mirror.hostname or "")
-        )
-        url = f"{mirror.scheme}://{name}:{mirror.port}"
-    return Reach(f"{at}:{port}", listening.mode, url, login, _is_loopback(here))
+    mirror_scheme, _, mirror_place = listening.mirror.partition("://")
+    mirror_address, _, mirror_port = mirror_place.rpartition(":")
+    visited = named(host)
+    if visited and door == "proxy":
+        # Where a port is forwarded, it is another one than we listen on.
+        port = visited[1] or "80"
+    elif visited:
+        mirror_port = visited[1] or mirror_port
+    here = visited[0] if visited else os.uname().nodename
+    mirror_host = here if (visited and door == "mirror") or _is_any(mirror_address) else mirror_address
+    return Reach(
+        place=f"{here if visited or _is_any(address) else address}:{port or 'PORT'}",
+        mode=listening.mode,
+        mirror=f"{mirror_scheme}://{mirror_host}:{mirror_port}" if listening.mirror else "",
+        login=login,
+        alone=_is_loopback(address),
+    )
 
 
-def named(host: str | None) -> str | None:
-    """The name or address in a Host header, None if there is none or it is neither."""
-    if not host or len(host) > 300:
+def named(host: str | None) -> tuple[str, str] | None:
+    """The name or address in a Host header, and the port or "". None if it is nothing to be written into a shell."""
+    if not host or not (found := _HOST.fullmatch(host)):
         return None
-    name = re.sub(r":[0-9]{0,5}\Z", "", host)
-    if name.startswith("[") and name.endswith("]"):
+    name, port = found["name"], found["port"] or ""
+    if name.startswith("["):
         try:
-            return f"[{ipaddress.IPv6Address(name[1:-1])}]"
+            return f"[{ipaddress.IPv6Address(name[1:-1])}]", port
         except ValueError:
             return None
-    return name.lower() if _NAME.fullmatch(name) else None
+    return name.lower(), port
 
 
 def builders(at: Reach) -> tuple[Builder, ...]:
@@ -243,10 +252,11 @@ def _daemon_shell(at: Reach) -> str:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _is_any(host: str) -> bool:
+    """Whether it is all interfaces."""
+    return host.strip("[]") in ("", "0.0.0.0", "::")
