@@ -161,7 +161,10 @@ def _cache(facts: Facts) -> Part:
 
 def _ca(facts: Facts) -> Part:
     both = (("root", facts.ca.root), ("intermediate", facts.ca.intermediate))
-    return Part("Certificate authority", [(which, each.name, f"until {words.day(each.ends)}") for which, each in both])
+    return Part(
+        "Certificate authority",
+        [(which, words.subject(each.name), f"until {words.day(each.ends)}") for which, each in both],
+    )
 
 
 def _printable(text: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from addon import journal
+from addon.status.facts import Filling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from addon.status.facts import Answered, CacheFacts, EndpointFacts, Filling, Outcome, QuotaFacts, Span, State
+    from addon.status.facts import Answered, CacheFacts, EndpointFacts, Outcome, QuotaFacts, Span, State
 
 HIDDEN = "(private)"
 NONE = "–"
@@ -24,7 +26,13 @@ OUTCOMES: dict[Outcome, str] = {
     "relayed": "passed on",
     "refused": "refused here",
 }
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86400, 365 * 86400
+
+
+def subject(name: str) -> str:
+    """The common name of a certificate, of its name by RFC 4514."""
+    found = re.search(r"(?:^|,)CN=((?:\\.|[^,\\+])*)", name)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else name
 
 
 def size(count: int) -> str:
@@ -45,7 +53,7 @@ def lasting(seconds: float) -> str:
     left = max(0, int(seconds))
     if left < _MINUTE:
         return f"{left} s"
-    for unit, name, part, of in (_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"):
+    for unit, name, part, of in (_YEAR, "y", _DAY, "d"), (_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"):
         if left >= unit:
             rest = left % unit // part
             return f"{left // unit} {name} {rest} {of}" if rest else f"{left // unit} {name}"
@@ -68,12 +76,17 @@ def machine_time(at: float) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else NONE
+    if not whole:
+        return NONE
+    # All and nothing are not rounded to: one miss in a thousand is a miss.
+    percent = 100 * part / whole
+    return "< 1 %" if 0 < percent < 1 else "> 99 %" if 99 < percent < 100 else f"{percent:.0f} %"
 
 
 def of_content(answered: Answered | Filling) -> str:
-    """Of which repository it is."""
-    return HIDDEN if answered.hidden else answered.repository or NONE
+    """Of which repository it is, or what else was asked for."""
+    path = "" if isinstance(answered, Filling) else answered.path
+    return HIDDEN if answered.hidden else answered.repository or path or NONE
 
 
 def reference(answered: Answered) -> str:
@@ -94,10 +107,8 @@ def progress(filling: Filling) -> str:
 
 
 def waiting(filling: Filling) -> str:
-    """For whom it is downloaded."""
-    if filling.ahead:
-        return "ahead of clients"
-    return f"{filling.readers} client{'' if filling.readers == 1 else 's'}"
+    """For whom it is downloaded. How many they are is not said: whoever fetches ahead goes on reading with them."""
+    return "ahead of clients" if filling.ahead else "clients that wait"
 
 
 def standing(endpoint: EndpointFacts, now: float) -> str:

@@ -43,9 +43,10 @@ _environment.filters |= {
     "kind_of": words.kind_of,
     "left": words.left,
     "used": words.used,
+    "subject": words.subject,
 }
 _environment.globals |= {
-    "none": words.NONE,
+    "nothing": words.NONE,
     "states": words.STATES,
     "meaning": words.OUTCOMES,
     "outcomes": list(words.OUTCOMES.items()),
