@@ -119,7 +119,7 @@ def _endpoints(facts: Facts) -> Part:
         (
             f"{each.registry}: {each.endpoint}",
             words.kind_of(each),
-            words.STATES[each.state],
+            words.state(each),
             ", ".join(
                 filter(None, (words.standing(each, facts.now), words.latency(each.latency) if each.asked else ""))
             ),

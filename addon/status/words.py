@@ -12,12 +12,11 @@ from addon.status.facts import Filling
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from addon.status.facts import Answered, CacheFacts, EndpointFacts, Outcome, QuotaFacts, Span, State
+    from addon.status.facts import Answered, CacheFacts, EndpointFacts, Outcome, QuotaFacts, Span
 
 HIDDEN = "(private)"
 NONE = "–"
 
-STATES: dict[State, str] = {"unknown": "not asked yet", "up": "up", "limited": "limited", "down": "down"}
 OUTCOMES: dict[Outcome, str] = {
     "hit": "from the cache",
     "stale": "from the cache, too old",
@@ -36,7 +35,8 @@ def subject(name: str) -> str:
 
 
 def size(count: int) -> str:
-    return journal.size(count)
+    """A month may have more than the log's units are for."""
+    return journal.size(count) if count < 999_500_000_000 else f"{count / 1e12:.1f} TB"
 
 
 def rate(count: float) -> str:
@@ -111,9 +111,15 @@ def waiting(filling: Filling) -> str:
     return "ahead of clients" if filling.ahead else "clients that wait"
 
 
+def state(endpoint: EndpointFacts) -> str:
+    if endpoint.state != "unknown":
+        return endpoint.state
+    return "not asked since it failed" if endpoint.failed else "not asked yet"
+
+
 def standing(endpoint: EndpointFacts, now: float) -> str:
     """Why an endpoint is not simply up, and until when it is asked last; "" if it is."""
-    if endpoint.state not in ("down", "limited"):
+    if endpoint.state == "up":
         return ""
     until = f"until {moment(endpoint.until, now)} UTC" if endpoint.until > now else ""
     return ", ".join(filter(None, (endpoint.reason, until)))
@@ -125,7 +131,7 @@ def kind_of(endpoint: EndpointFacts) -> str:
 
 def left(quota: QuotaFacts) -> str:
     limit = f" of {quota.limit}" if quota.limit is not None else ""
-    return f"{quota.remaining}{limit} left in {lasting(quota.window)}"
+    return f"{quota.remaining}{limit} left, per {lasting(quota.window)}"
 
 
 def used(cache: CacheFacts) -> str:
@@ -150,4 +156,4 @@ class Sum:
 
     @property
     def bytes(self) -> str:
-        return f"{size(self.cached)} from the cache, {size(self.fetched)} from endpoints"
+        return f"{size(self.cached)} from the cache, {size(self.fetched)} from upstream"

@@ -135,7 +135,7 @@ def test_a_pull_is_seen_while_it_runs(stage: Stage, visit: Callable[..., Page]) 
     expect(newest).to_contain_text("miss")
     expect(newest).to_contain_text("skopeo/")
     expect(
-        page.get_by_role("img", name=re.compile("^Last hour: .* from the cache, 2.0 MB from endpoints"))
+        page.get_by_role("img", name=re.compile("^Last hour: .* from the cache, 2.0 MB from upstream"))
     ).to_be_visible()
     stage.pull("library/slow")
     expect(page.locator("#requests tbody tr", has_text=layer.digest[:19]).first).to_contain_text("hit")

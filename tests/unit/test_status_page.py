@@ -106,8 +106,8 @@ def test_everything_is_told() -> None:
         "down connection refused, until 12:01:05 UTC 12 ms 40 3",
         "limited 429, too many, until 14:00:00 UTC",
         "not asked yet",
-        "registry-1.docker.io anonymous 76 of 100 left in 6 h",
-        "registry-1.docker.io client 3f2a 12 left in 1 h",
+        "registry-1.docker.io anonymous 76 of 100 left, per 6 h",
+        "registry-1.docker.io client 3f2a 12 left, per 1 h",
         "11:59:56 relayed team/app quay.io, GET blob sha256:0123456789ab cut: the client has left",
         "32.2 GB of 53.7 GB, 60 %",
         "mirrortap intermediate valid 2026-11-20 to 2027-11-20, 364 d left",
@@ -207,6 +207,10 @@ def test_only_what_is_marked_down_says_why() -> None:
     assert words.standing(endpoint, NOW) == "timed out, until 12:00:05 UTC"
     assert words.standing(endpoint, NOW + 6) == "timed out"
     assert words.standing(replace(endpoint, state="up"), NOW) == ""
+    # Its rest is over, and nobody has asked it since.
+    rested = replace(endpoint, state="unknown", until=NOW - 1)
+    assert (words.state(rested), words.standing(rested, NOW)) == ("not asked since it failed", "timed out")
+    assert words.state(replace(rested, failed=0)) == "not asked yet"
 
 
 @pytest.mark.parametrize(
@@ -398,6 +402,11 @@ def test_no_text_ends_an_event_or_begins_a_field(text: str) -> None:
     assert first == "event: name"
     assert lines[-2:] == ["", ""]
     assert all(line.startswith("data: ") for line in lines[:-2])
+
+
+@pytest.mark.parametrize(("count", "told"), [(999, "999 B"), (999_499_999_999, "999 GB"), (12 * 10**12, "12.0 TB")])
+def test_sizes_of_a_month(count: int, told: str) -> None:
+    assert words.size(count) == told
 
 
 def test_digests_are_shown_short() -> None:

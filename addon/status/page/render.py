@@ -42,12 +42,12 @@ _environment.filters |= {
     "waiting": words.waiting,
     "kind_of": words.kind_of,
     "left": words.left,
+    "state": words.state,
     "used": words.used,
     "subject": words.subject,
 }
 _environment.globals |= {
     "nothing": words.NONE,
-    "states": words.STATES,
     "meaning": words.OUTCOMES,
     "outcomes": list(words.OUTCOMES.items()),
     "width": chart.WIDTH,
