@@ -25,7 +25,8 @@ from support.threads import LoopThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
+    from support.config import Table
     from support.images import Image
 
 pytestmark = pytest.mark.programs("chromium", "skopeo")
@@ -71,7 +72,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         for registry in mirror, origin:
             for repository in "library/app", "library/slow", "library/other", "team/tool":
                 registry.add(image, repository)
-        tables = {
+        tables: dict[str, Table] = {
             "docker.io": {"mirrors": [mirror.endpoint], "server": origin.url},
             mirror.endpoint: {"http": True},
         }
@@ -91,7 +92,13 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visit(browser: Browser, stage: Stage) -> Iterator[Callable[..., Page]]:
     """visit(path, ...): a live page, which must have no error and ask no other host for anything."""
-    asked, wrong = [], []
+    asked: list[str] = []
+    wrong: list[str] = []
+
+    def dismiss(dialog: Dialog) -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
     with ExitStack() as stack:
 
         def open_page(path: str = "/", base: str = stage.proxy.url, *, script: bool = True) -> Page:
@@ -100,7 +107,7 @@ def visit(browser: Browser, stage: Stage) -> Iterator[Callable[..., Page]]:
             page.on("request", lambda request: asked.append(request.url))
             page.on("console", lambda message: wrong.append(message.text))
             page.on("pageerror", lambda error: wrong.append(str(error)))
-            page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+            page.on("dialog", dismiss)
             page.goto(base + path)
             if script:
                 expect(page.get_by_role("status")).to_have_text("Live")
@@ -216,7 +223,7 @@ def test_it_fits_a_phone_in_light_and_dark(visit: Callable[..., Page]) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == 360
     backs = []
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         backs.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     light, dark = (sum(map(int, re.findall(r"\d+", back))) for back in backs)
     assert light > 600 > 150 > dark
@@ -237,7 +244,7 @@ def test_all_of_it_is_reached_by_the_keyboard(visit: Callable[..., Page]) -> Non
     assert reached[0] == "skip"
     assert {"f-registry", "f-repository", "f-client", "f-outcome", "b-buildkit", "copy"} <= set(reached)
     for landmark in "banner", "navigation", "main", "search", "contentinfo":
-        expect(page.get_by_role(landmark)).to_have_count(1)  # type: ignore[arg-type]
+        expect(page.get_by_role(landmark)).to_have_count(1)
     levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(e => +e.localName[1])")
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))

@@ -14,7 +14,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from playwright.sync_api import sync_playwright
 
@@ -31,6 +31,7 @@ from support.proxy import ROOT, serve
 from support.registry import FakeRegistry
 
 if TYPE_CHECKING:
+    from support.config import Table
     from support.proxy import Proxy
 
 IMAGES = ROOT / "docs" / "images"
@@ -61,11 +62,12 @@ FOLDER = Path("/srv/mirrortap")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
-class Drip:
-    """In place of an event: a little time for each piece."""
+class Drip(asyncio.Event):
+    """Is set again and again: a little later for each piece."""
 
-    async def wait(self) -> None:
+    async def wait(self) -> Literal[True]:
         await asyncio.sleep(0.03)
+        return True
 
 
 def main() -> None:
@@ -92,9 +94,9 @@ def main() -> None:
 
 
 def _config(authority: Authority) -> str:
-    trusted = {"ca": [authority.file]}
-    plain = {"http": True}
-    tables = {
+    trusted: Table = {"ca": [authority.file]}
+    plain: Table = {"http": True}
+    tables: dict[str, Table] = {
         "docker.io": {"mirrors": ["harbor.corp", "mirror.corp"], **trusted},
         "quay.io": trusted,
         "ghcr.io": trusted,

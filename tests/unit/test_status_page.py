@@ -124,12 +124,18 @@ def test_what_clients_and_registries_write_is_text(outcome: str) -> None:
         requests=[
             replace(
                 each,
-                **dict.fromkeys(
-                    ("registry", "repository", "reference", "client", "agent", "method", "cut", "endpoint"), NASTY
-                ),
+                registry=NASTY,
+                repository=NASTY,
+                reference=NASTY,
+                path=NASTY,
+                client=NASTY,
+                agent=NASTY,
+                method=NASTY,
+                cut=NASTY,
+                endpoint=NASTY,
             )
             for each in facts.requests
-        ],  # type: ignore[arg-type]
+        ],
         fills=[replace(fill, registry=NASTY, repository=NASTY, endpoint=NASTY)],
         endpoints=[replace(endpoint, registry=NASTY, endpoint=NASTY, reason=NASTY)],
     )
