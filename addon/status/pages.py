@@ -63,8 +63,7 @@ class Pages:
     def __init__(self, service: Told) -> None:
         self._service = service
         self._streams = 0
-        self._sections: dict[Selection, Mapping[str, str]] = {}  # as of `_rendered`
-        self._rendered: Facts | None = None
+        self._seen: _Seen | None = None
         self._pages: dict[str, Page] = {
             "/": self._status,
             "/events": self._events,
@@ -113,16 +112,11 @@ class Pages:
         self._streams -= 1
 
     async def _look(self, selection: Selection) -> Mapping[str, str]:
-        """Rendered once for all who look at the same."""
+        """The sections as they are now, rendered once for all who look."""
         facts = await self._service.facts()
-        if self._rendered is not facts:
-            self._rendered, self._sections = facts, {}
-        if selection not in self._sections:
-            sections = await asyncio.to_thread(render.sections, facts, selection)
-            if self._rendered is not facts:
-                return sections
-            self._sections[selection] = sections
-        return self._sections[selection]
+        if self._seen is None or self._seen.facts is not facts:
+            self._seen = _Seen(facts)
+        return await self._seen.sections(selection)
 
     async def _json(self, *_: object) -> Reply:
         facts = await self._service.facts()
@@ -135,6 +129,25 @@ class Pages:
         path = target.partition("?")[0]
         content = files("addon.status.page").joinpath(path.removeprefix("/")).read_bytes()
         return _reply(200, _FILES[path], content)
+
+
+class _Seen:
+    """What is seen of some facts, each part of it rendered once, in a thread."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._shared: asyncio.Future[dict[str, str]] | None = None
+        self._requests: dict[Selection, asyncio.Future[str]] = {}
+
+    async def sections(self, selection: Selection) -> Mapping[str, str]:
+        if self._shared is None:
+            self._shared = asyncio.ensure_future(asyncio.to_thread(render.shared, self.facts))
+        if selection not in self._requests:
+            rendering = asyncio.to_thread(render.requests, self.facts, selection)
+            self._requests[selection] = asyncio.ensure_future(rendering)
+        # Who leaves meanwhile must not take it from the others.
+        shared = await asyncio.shield(self._shared)
+        return {**shared, "requests": await asyncio.shield(self._requests[selection])}
 
 
 def _reply(status: int, media_type: str, content: bytes, *more: tuple[str, str]) -> Reply:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
-import os
 import pty
 import re
-import subprocess
-import sys
+import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, redirect_stdout, suppress
 from typing import TYPE_CHECKING
 
 import bcrypt
@@ -18,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.access import basic
 from support.config import toml
-from support.proxy import MIRROR, ROOT, Proxy, exchange, mitmdump, proxy_env, serve
+from support.proxy import MIRROR, Proxy, exchange, mitmdump, serve
 
 from addon.cli import main
 
@@ -156,27 +155,26 @@ def test_the_terminal_has_what_the_page_has(proxy: Proxy) -> None:
     assert document["ca"] == json.loads(get(proxy, "proxy", "/status.json", RIGHT).body)["ca"]
 
 
-def test_a_narrow_terminal(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_narrow_terminal(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MIRRORTAP_USER": "ann:s3cret", "COLUMNS": "40", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
     terminal, ours = pty.openpty()
-    argv = [sys.executable, "-m", "addon.cli", "status", "--data", str(proxy.data)]
-    env = proxy_env(tmp_path, MIRRORTAP_USER="ann:s3cret", COLUMNS="40", TERM="xterm")
-    drawing = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=ours)
-    os.close(ours)
-    drawn = b""
-    while piece := _read(terminal):
-        drawn += piece
-    os.close(terminal)
-    assert drawing.wait() == 0
+    drawn = bytearray()
+    reading = threading.Thread(target=_read, args=(terminal, drawn))
+    reading.start()
+    with open(ours, "w") as tty, redirect_stdout(tty):
+        main(["status", "--data", str(proxy.data)], standalone_mode=False)
+    reading.join()
     shown = re.sub(r"\x1b\[[0-9;]*m", "", drawn.decode())
     assert "Certificate authority" in shown
     assert max(map(len, shown.splitlines())) <= 40
 
 
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 1 << 16)
-    except OSError:
-        return b""  # Linux: the other end has been closed
+def _read(terminal: int, drawn: bytearray) -> None:
+    # Linux: an error when the other end has been closed.
+    with closing(io.FileIO(terminal)) as reader, suppress(OSError):
+        while piece := reader.read(1 << 16):
+            drawn += piece
 
 
 @pytest.mark.parametrize(

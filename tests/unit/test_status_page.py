@@ -143,7 +143,7 @@ def test_what_clients_and_registries_write_is_text(outcome: str) -> None:
     assert found.of("img") == []
     assert len(found.of("script")) == 1
     assert NASTY in found.text
-    for html in render.sections(facts, Selection()).values():
+    for html in (*render.shared(facts).values(), render.requests(facts, Selection())):
         assert "<script" not in html
         assert "<img" not in html
 

@@ -12,8 +12,6 @@ from addon.status import words
 from addon.status.page import chart, setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from addon.status.facts import Facts
     from addon.status.page.selection import Selection
     from addon.status.page.setup import Reach
@@ -57,27 +55,31 @@ _environment.globals |= {
 
 def page(facts: Facts, selection: Selection, at: Reach) -> str:
     """All of it."""
-    registries = sorted({each.registry for each in facts.requests})
+    sections = {**shared(facts), "requests": requests(facts, selection)}
     return _rendered(
         "page",
         facts,
         selection=selection,
-        sections={name: Markup(html) for name, html in sections(facts, selection).items()},
-        registries=registries,
+        sections={name: Markup(html) for name, html in sections.items()},
+        registries=sorted({each.registry for each in facts.requests}),
         at=at,
         builders=setup.builders(at),
     )
 
 
-def sections(facts: Facts, selection: Selection) -> Mapping[str, str]:
-    """What is in each of SECTIONS."""
+def shared(facts: Facts) -> dict[str, str]:
+    """What is in each of SECTIONS but "requests", which is not the same for everybody."""
     charts = [
         chart.chart("hour", "Last hour", facts.traffic.hour, "%H:%M"),
         chart.chart("day", "Last day", facts.traffic.day, "%d %b %H:%M"),
         chart.chart("month", "Last 30 days", facts.traffic.month, "%d %b"),
     ]
-    requests = selection.of(facts.requests)
-    return {name: _rendered(name, facts, selection=selection, charts=charts, requests=requests) for name in SECTIONS}
+    return {name: _rendered(name, facts, charts=charts) for name in SECTIONS if name != "requests"}
+
+
+def requests(facts: Facts, selection: Selection) -> str:
+    """What is in that section."""
+    return _rendered("requests", facts, selection=selection, requests=selection.of(facts.requests))
 
 
 def _rendered(template: str, facts: Facts, **values: Any) -> str:

@@ -53,6 +53,7 @@ let waiting = 0;
 
 function listen() {
   clearTimeout(waiting);
+  events?.close();
   events = new EventSource("/events" + location.search);
   events.onopen = () => tell("Live", true);
   events.onerror = () => {
@@ -72,7 +73,7 @@ function listen() {
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     clearTimeout(waiting);
-    events.close();
+    events?.close();
   } else {
     listen();
   }
@@ -105,4 +106,4 @@ for (const lines of document.querySelectorAll("pre")) {
   lines.before(button);
 }
 
-listen();
+if (!document.hidden) listen();
