@@ -144,6 +144,7 @@ class Reception:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Whoever looks on and does not take what we send: the others have gone.
         onlookers = [visitor for visitor in self._visitors if visitor.looks_on]
         for visitor in onlookers:
             visitor.abort("stopped")

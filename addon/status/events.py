@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,11 +16,14 @@ _RETRY = b"retry: 3000\n\n"
 
 
 class Events:
-    """A reply's body (addon/body.py) without an end: each section, by its name, whenever it is another one."""
+    """A reply's body (addon/body.py) without an end of its own: each section, by its name, when it is another one."""
 
-    def __init__(self, look: Callable[[], Awaitable[Mapping[str, str]]], closed: Callable[[], None]) -> None:
-        """`look` says what is in the sections now; `closed` is called once."""
+    def __init__(
+        self, look: Callable[[], Awaitable[Mapping[str, str]]], ending: asyncio.Event, closed: Callable[[], None]
+    ) -> None:
+        """`look` says what is in the sections now; it ends when `ending` is set; `closed` is called once."""
         self._look = look
+        self._ending = ending
         self._closed: Callable[[], None] | None = closed
         self._shown: Mapping[str, str] = {}
         self._begun = False
@@ -29,8 +33,12 @@ class Events:
             self._begun = True
             return _RETRY + await self._news()
         for _ in range(_SILENCE):
-            # All streams look at the same moments: what they see is made once.
-            await asyncio.sleep(_PAUSE - asyncio.get_running_loop().time() % _PAUSE)
+            with suppress(TimeoutError):
+                # All streams look at the same moments: what they see is made once.
+                async with asyncio.timeout(_PAUSE - asyncio.get_running_loop().time() % _PAUSE):
+                    await self._ending.wait()
+            if self._ending.is_set():
+                return b""
             if news := await self._news():
                 return news
         return b": still here\n\n"

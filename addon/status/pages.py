@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Streams at once in one process: each costs a rendering a second.
 _STREAMS = 32
 _AGAIN = 10  # seconds after which one may be free
+_FAREWELL = 1.0  # seconds that they have to end when the proxy does
 _SERVED = Served("own page")
 _HTML, _TEXT, _STREAM = "text/html; charset=utf-8", "text/plain; charset=utf-8", "text/event-stream"
 _ALWAYS = (
@@ -63,6 +65,7 @@ class Pages:
     def __init__(self, service: Told) -> None:
         self._service = service
         self._streams = 0
+        self._ending, self._left = asyncio.Event(), asyncio.Event()
         self._seen: _Seen | None = None
         self._pages: dict[str, Page] = {
             "/": self._status,
@@ -100,16 +103,26 @@ class Pages:
         return _reply(200, _HTML, html.encode(errors="replace"))
 
     async def _events(self, target: str, *_: object) -> Reply:
-        if self._streams >= _STREAMS:
-            told = b"too many look at this page already; reload it to see what is new\n"
+        if self._streams >= _STREAMS or self._ending.is_set():
+            told = b"too many look at this page already, or the proxy stops; reload it to see what is new\n"
             return _reply(503, _TEXT, told, ("Retry-After", str(_AGAIN)))
         self._streams += 1
         selection = Selection.parse(target.partition("?")[2])
-        body = Events(lambda: self._look(selection), self._left)
+        body = Events(lambda: self._look(selection), self._ending, self._leave)
         return Reply(200, (("Content-Type", _STREAM), ("X-Accel-Buffering", "no"), *_ALWAYS), body, _SERVED)
 
-    def _left(self) -> None:
+    def _leave(self) -> None:
         self._streams -= 1
+        self._left.set()
+
+    async def close(self) -> None:
+        """Ends all streams, which nobody is to wait for; browsers come back, to whoever is there then."""
+        self._ending.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                while self._streams:
+                    self._left.clear()
+                    await self._left.wait()
 
     async def _look(self, selection: Selection) -> Mapping[str, str]:
         """The sections as they are now, rendered once for all who look."""

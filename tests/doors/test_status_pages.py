@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -17,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.access import basic
 from support.config import toml
+from support.mirror import Mirror
 from support.proxy import MIRROR, Proxy, exchange, mitmdump, serve
 
 from addon.cli import main
@@ -126,6 +128,21 @@ def watch(proxy: Proxy, door: str) -> int:
     with closing(connect(proxy, door)) as stream:
         stream.request("GET", "/events", headers=RIGHT)
         return stream.getresponse().status
+
+
+async def test_who_looks_on_and_does_not_leave_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    # Its streams are not told of the end: a browser that has been suspended does not hear of it, either.
+    mirror = Mirror(tmp_path, toml({}))
+    async with mirror:
+        reader, writer = await asyncio.open_connection(*mirror.address[:2])
+        writer.write(b"GET /events HTTP/1.1\r\nHost: mirror\r\n\r\n")
+        await reader.readuntil(b"retry: 3000\n")
+    writer.close()
+    assert "were cut" not in caplog.text
+    assert "running transfers" not in caplog.text
 
 
 def test_the_pages_of_mitmdump(tmp_path: Path) -> None:

@@ -279,9 +279,13 @@ def test_a_page_that_is_open_does_not_hold_up_the_end(stage: Stage) -> None:
     """The last one: the proxy is not there any more for others."""
     proxy = stage.proxy
     with ExitStack() as stack:
+        streams = []
         for place in f"{proxy.host}:{proxy.port}", proxy.mirror:
-            stream = stack.enter_context(closing(http.client.HTTPConnection(place, timeout=20)))
-            stream.request("GET", "/events")
-            assert stream.getresponse().readline().startswith(b"retry:")
+            connection = stack.enter_context(closing(http.client.HTTPConnection(place, timeout=20)))
+            connection.request("GET", "/events")
+            streams.append(connection.getresponse())
+            assert streams[-1].readline().startswith(b"retry:")
         assert proxy.program.stop() == 0
+        for stream in streams:
+            stream.read()  # to its end: it is not broken off
     assert not proxy.log.matching("were cut|running transfers")

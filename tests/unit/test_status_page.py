@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -392,9 +393,12 @@ async def test_a_stream_sends_what_has_changed_and_nothing_else() -> None:
     async def look() -> dict[str, str]:
         return next(looks)
 
-    stream = Events(look, lambda: closed.append(True))
+    ending = asyncio.Event()
+    stream = Events(look, ending, lambda: closed.append(True))
     assert await stream.read() == b"retry: 3000\n\nevent: a\ndata: 1\n\nevent: b\ndata: 1\n\n"
     assert await stream.read() == b"event: b\ndata: 2\ndata: 3\n\n"
+    ending.set()
+    assert await stream.read() == b""
     await stream.close()
     await stream.close()
     assert closed == [True]
