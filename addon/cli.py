@@ -18,6 +18,7 @@ from addon.commands.config_check import check
 from addon.commands.doctor import doctor
 from addon.commands.names import mirror_tls
 from addon.commands.restart import restart
+from addon.commands.status import status
 from addon.commands.trust import trust
 from addon.commands.warm import warm
 from addon.doors.listening import ListenError, Mode, address
@@ -115,6 +116,7 @@ main.add_command(config)
 config.add_command(check)
 main.add_command(doctor)
 main.add_command(restart)
+main.add_command(status)
 main.add_command(trust)
 main.add_command(warm)
 

@@ -19,6 +19,7 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from addon import __version__, journal, running, welcome
+from addon.admission import rules
 from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, adopt, bind, listen
 from addon.doors.mirror import MirrorDoor
@@ -179,10 +180,13 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
 
 
 def _listening(bound: _Bound) -> Listening:
-    proxy = "{}:{}".format(*_address(bound.proxy))
+    proxy = rules.place(*_address(bound.proxy))
     scheme = "https" if bound.mirror_names else "http"
-    mirror = "{}://{}:{}".format(scheme, *_address(bound.mirror)) if bound.mirror else ""
-    return Listening(proxy, mirror, bound.mode)
+    if not bound.mirror:
+        return Listening(proxy, "", bound.mode)
+    host, port = _address(bound.mirror)
+    named = bound.mirror_names[0] if bound.mirror_names else host
+    return Listening(proxy, f"{scheme}://{rules.place(named, port)}", bound.mode)
 
 
 def _tell(service: Service, told: Running) -> None:

@@ -29,6 +29,7 @@ from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
 from addon.running import LOCK
+from addon.status.pages import Pages
 from addon.status.reporter import Place, Reporter
 from addon.status.tally import Tally
 from addon.tickets import Tickets
@@ -197,6 +198,11 @@ class Service:
                     f"{parent.variable}: names {parent.authority}, where this mirrortap itself listens: in its"
                     " environment, name the proxy behind it, or unset the variable"
                 )
+
+    @cached_property
+    def pages(self) -> Pages:
+        """What the doors show of the proxy itself."""
+        return Pages(self)
 
     @cached_property
     def engine(self) -> Engine:

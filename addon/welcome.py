@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from addon.config import wellknown
+from addon.status.page import setup
 from addon.upstream import routing
 
 if TYPE_CHECKING:
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 # Of all interfaces.
 _ALL = ("", "0.0.0.0", "::")
-# How clients name the proxy's port.
-_SCHEMES: dict[Mode, str] = {"regular": "http", "transparent": "http", "socks5": "socks5"}
 
 
 def text(
@@ -39,7 +39,7 @@ def text(
     names = [name for name in wellknown.registries() if name not in config.rules]
     made = "  (made just now: builders must be told to trust it)" if authority.created else ""
     lines = [
-        f"mirrortap is listening on {_SCHEMES[mode]}://{_place(host, port)}",
+        f"mirrortap is listening on {setup.SCHEMES[mode]}://{_place(host, port)}",
         "",
         f"Configuration: {', '.join(map(str, config.sources)) or 'built in'}",
         *(f"  WARNING {warning}" for warning in config.warnings),
@@ -85,17 +85,9 @@ def others(config: Config) -> str:
 
 
 def _builder(host: str, port: int, mode: Mode) -> list[str]:
-    place = _place(os.uname().nodename if host in _ALL else host, port)
-    if mode == "transparent":
-        use = "  (its connections are redirected to this port: see docs/transparent.md)"
-    else:
-        use = f"  export HTTPS_PROXY={_SCHEMES[mode]}://{place}"
-    return [
-        "On a builder:",
-        f"  curl -fsS -o /tmp/mirrortap.crt http://{place}/ca.crt",
-        use,
-        "  export SSL_CERT_FILE=/tmp/mirrortap.crt",
-    ]
+    at = setup.Reach(_place(os.uname().nodename if host in _ALL else host, port), mode)
+    redirected = ["(its connections are redirected to this port: see docs/transparent.md)"] if not at.proxy else []
+    return ["On a builder:", *(f"  {line}" for line in (*redirected, *setup.shell(at)))]
 
 
 def _mirror(host: str, port: int, names: Sequence[str]) -> list[str]:
@@ -106,18 +98,12 @@ def _mirror(host: str, port: int, names: Sequence[str]) -> list[str]:
         host = names[0]
     elif host in _ALL:
         host = os.uname().nodename
-    place = _place(host, port)
-    insecure = "" if names else "\n    insecure = true"
+    steps = setup.mirror(f"{scheme}://{_place(host, port)}")
     return [
         "",
         f"The mirror is listening on {listening}",
         "Where nothing can be told of a proxy:",
-        f'  dockerd, in /etc/docker/daemon.json:  {{"registry-mirrors": ["{scheme}://{place}"]}}',
-        "  containerd, in /etc/containerd/certs.d/_default/hosts.toml:",
-        f'    [host."{scheme}://{place}"]',
-        "  podman, in /etc/containers/registries.conf.d/mirrortap.conf, for docker.io:",
-        '    [[registry]]\n    location = "docker.io"\n    [[registry.mirror]]',
-        f'    location = "{place}/docker.io"{insecure}',
+        *(f"  {step.what}:\n{indent(step.lines, '    ')}" for step in steps),
     ]
 
 

@@ -237,6 +237,16 @@ def login_to_mirror(what: str) -> Refusal:
     )
 
 
+def login_to_page(what: str) -> Refusal:
+    """A web page's way to ask for one."""
+    return Refusal(
+        401,
+        f"mirrortap {what}",
+        f"mirrortap {what}: log in as one of its proxy-users\n",
+        (("WWW-Authenticate", _BASIC),),
+    )
+
+
 def _why(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 

@@ -47,6 +47,7 @@ class Closing:
 
     async def leave(self) -> None:
         """For when another process has the ports, too. Returns when whoever came here before that has gone."""
+        await self._service.pages.close()
         log.info("another process has taken over: %d running transfers are finished here", self.busy())
         await self._service.succeeded()
         with suppress(TimeoutError):
@@ -54,5 +55,6 @@ class Closing:
                 await asyncio.gather(*(door.leave() for door in self._doors))
 
     async def done(self) -> None:
+        await self._service.pages.close()
         await asyncio.gather(*(door.close() for door in self._doors))
         await self._service.close()

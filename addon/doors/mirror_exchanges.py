@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from addon import journal, mirroring, oci, reply, tickets
 from addon.admission.gate import login_to_mirror
 from addon.doors.asked import FOR_US
-from addon.doors.exchanges import REFUSED, Exchange
+from addon.doors.exchanges import Exchange
 from addon.oci import OciError, Ping
 from addon.reply import Reply, Request, Served
 
@@ -27,7 +27,7 @@ class MirrorExchange(Exchange):
     _meant: Meant
 
     async def _asked(self) -> Request | Reply:
-        if page := self._own_page():
+        if page := await self._own_page():
             return page
         self._look_at_target()
         self._meant = meant = self._by_ticket() or await self._by_name()
@@ -40,13 +40,15 @@ class MirrorExchange(Exchange):
         fields = tuple((n, self._meant.leading_back(v) if n.lower() == "link" else v) for n, v in answer.headers)
         return Reply(answer.status, fields, answer.body, answer.served)
 
-    def _own_page(self) -> Reply | None:
-        match self._request.raw_path.partition("?")[0]:
-            case "/ca.crt":
-                return _page(200, self._service.authority.roots_pem, "application/x-pem-file")
-            case "/":
-                return _page(200, b"mirrortap: a mirror of container registries. Its CA is at /ca.crt\n", "text/plain")
-        return None
+    async def _own_page(self) -> Reply | None:
+        request = self._request
+        with self._visitor.waiting():
+            page = await self._service.pages.answer(
+                request.method, request.raw_path, request.headers, self._visitor.address, "mirror"
+            )
+        # An end of ours is not waited for by whoever looks at a stream.
+        self._visitor.looks_on = page is not None and not isinstance(page.body, bytes)
+        return page
 
     def _look_at_target(self) -> None:
         """Raises OciError for what no registry is asked."""
@@ -101,7 +103,3 @@ def _pong(rule: Rule) -> Reply:
     """To clients of a mirror it says that they need not log in anywhere else."""
     headers = (("Content-Type", "application/json"), ("Content-Length", "2"), reply.API_VERSION)
     return Reply(200, headers, b"{}", Served("in place of", rule.registry))
-
-
-def _page(status: int, content: bytes, media_type: str) -> Reply:
-    return Reply(status, (("Content-Type", media_type),), content, REFUSED)

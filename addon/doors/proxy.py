@@ -302,7 +302,7 @@ class ProxyDoor:
         if flow.response or flow.error or CHECKED not in flow.metadata:
             return
         if flow.request.host == ITSELF:
-            flow.response = self._own_page(flow.request)
+            flow.response = await self._own_page(flow)
         elif asked := self._busy.get(flow.id):
             body = flow.request.stream
             request = Request(
@@ -358,9 +358,9 @@ class ProxyDoor:
     async def _ended(self, flow: http.HTTPFlow, failure: str | None) -> None:
         response = flow.response
         asked = self._busy.get(flow.id)
+        if isinstance(response, RegistryResponse) and response.source:
+            await response.source.close()
         if isinstance(response, RegistryResponse) and asked:
-            if response.source:
-                await response.source.close()
             seconds = time.time() - flow.request.timestamp_start
             sent = response.sent or len(response.raw_content or b"")
             method, target = flow.request.method, asked.target
@@ -426,11 +426,13 @@ class ProxyDoor:
         except TimeoutError:
             log.warning("%d transfers were cut", len(self._busy))
 
-    def _own_page(self, request: http.Request) -> http.Response:
-        if request.path == "/ca.crt":
-            return answers.page(request, 200, self._service.authority.roots_pem, "application/x-pem-file")
-        text = "mirrortap: an HTTPS proxy for container images. The CA that builders must trust is at /ca.crt\n"
-        return answers.page(request, 200 if request.path == "/" else 404, text)
+    async def _own_page(self, flow: http.HTTPFlow) -> http.Response:
+        request = flow.request
+        address = self._guests[flow.client_conn.id].address
+        page = await self._service.pages.answer(request.method, request.path, request.headers, address)
+        if page is None:
+            return answers.page(request, 404, "mirrortap has no such page; its status is at /\n")
+        return answers.of_reply(page, request.method)
 
     def _intercepts(self, client: Client, host: str, port: int) -> bool:
         """Whether mitmproxy must not connect there, whatever becomes of the hooks here."""

@@ -144,8 +144,12 @@ class Reception:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.busy:
-            log.info("stopping when %d running transfers are through, at most %g s", self.busy, drain)
+        # Whoever looks on and does not take what we send: the others have gone.
+        onlookers = [visitor for visitor in self._visitors if visitor.looks_on]
+        for visitor in onlookers:
+            visitor.abort("stopped")
+        if running := self.busy - len(onlookers):
+            log.info("stopping when %d running transfers are through, at most %g s", running, drain)
         self._server.pre_shutdown()
         begun = time.monotonic()
         await self._server.shutdown(drain)

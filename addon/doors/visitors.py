@@ -57,7 +57,7 @@ class Waiting:
 
 
 class Visitor(RequestHandler):
-    """`cut` says why the connection was broken off, when it was by us."""
+    """`cut` says why the connection was broken off, when it was by us; `looks_on`, whether what it gets has no end."""
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Visitor(RequestHandler):
         )
         self.address = address
         self.cut: str | None = None
+        self.looks_on = False
         self._limits = limits
         self._guest = Guest(address, limits.header, self._hang_up)
         self._late = late
@@ -141,7 +142,7 @@ class Visitor(RequestHandler):
 
     def answered(self) -> None:
         """What it asked for has been written."""
-        self._asked = False
+        self._asked = self.looks_on = False
         if self._leaving:
             self.leave()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon.journal import duration, size
+from addon.journal import size
 from addon.status.facts import Warned
+from addon.status.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +55,7 @@ def _endpoints(endpoints: Sequence[EndpointFacts], now: float) -> Iterator[Warne
         others = [other for other in endpoints if other.registry == each.registry and other != each]
         kind = "the origin" if each.origin else "a mirror"
         what = f"{each.endpoint}, {kind} of {each.registry}, is asked last: {each.reason}"
-        again = f"it is asked again in {duration(max(0.0, each.until - now))}"
+        again = f"it is asked again at {moment(each.until, now)} UTC"
         if others and all(other.state == "down" for other in others):
             remedy = f"no endpoint of {each.registry} answers: only what is cached is served; look at network and DNS"
         elif each.origin:
@@ -66,11 +67,11 @@ def _endpoints(endpoints: Sequence[EndpointFacts], now: float) -> Iterator[Warne
 
 def _quotas(quotas: Sequence[QuotaFacts], floor: int, now: float) -> Iterator[Warned]:
     for each in quotas:
-        left = each.at + each.window - now
-        if each.remaining < floor and left > 0:
+        until = each.at + each.window
+        if each.remaining < floor and until > now:
             yield Warned(
-                f"{each.endpoint} lets {each.credential} ask for {each.remaining} more manifests in the next"
-                f" {duration(left)}",
+                f"{each.endpoint} lets {each.credential} ask for {each.remaining} more manifests until"
+                f" {moment(until, now)} UTC",
                 "give the proxy a credential of its own there, or a mirror (docs/credentials.md, docs/mirrors.md)",
             )
 

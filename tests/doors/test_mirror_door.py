@@ -452,8 +452,7 @@ def test_logins(origin: FakeRegistry, start: Start, tmp_path: Path, caplog: pyte
     (tmp_path / "mirror" / "users").write_text(ANN)
     mirror = start({QUAY: origin}, {"proxy-users": "users"})
     path = put(origin, b"content")
-    for page in "/", "/ca.crt":
-        assert mirror.get(page).status == 200
+    assert mirror.get("/ca.crt").status == 200
     right, wrong = {"Authorization": basic("ann", "s3cret")}, {"Authorization": basic("ann", "wr0ng")}
     for asked in "/v2/", path:
         for headers in {}, wrong, {"Authorization": "Bearer token"}:

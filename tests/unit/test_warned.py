@@ -33,7 +33,13 @@ def test_of_what_is_well_nothing_is_said() -> None:
 def test_a_mirror_that_is_down_is_named_with_its_reason() -> None:
     (warned,) = told(replace(SHARE, endpoints=(down(MIRROR), ORIGIN)))
     assert warned.what == "mirror.test, a mirror of docker.io, is asked last: Connection refused"
-    assert "it is asked again in 20.0 s" in warned.remedy
+    assert "it is asked again at 22:13:40 UTC" in warned.remedy
+
+
+def test_what_is_read_out_when_it_changes_does_not_change_with_time() -> None:
+    few = QuotaFacts("docker.io", "anonymous", 9, 100, 600.0, NOW - 60)
+    share = replace(SHARE, endpoints=(down(MIRROR), ORIGIN), quotas=(few,))
+    assert warnings(share, CACHE, CA, (), 10, NOW) == warnings(share, CACHE, CA, (), 10, NOW + 1)
 
 
 def test_that_all_are_down_is_said_of_each() -> None:
@@ -45,7 +51,7 @@ def test_that_all_are_down_is_said_of_each() -> None:
 def test_a_rate_limit_that_is_nearly_used_up_is_said_as_long_as_it_lasts() -> None:
     few = QuotaFacts("docker.io", "anonymous", 9, 100, 600.0, NOW - 60)
     (warned,) = told(replace(SHARE, quotas=(few,)))
-    assert warned.what == "docker.io lets anonymous ask for 9 more manifests in the next 540.0 s"
+    assert warned.what == "docker.io lets anonymous ask for 9 more manifests until 22:22:20 UTC"
     assert "credential" in warned.remedy
     assert told(replace(SHARE, quotas=(replace(few, remaining=10),))) == []
     assert told(replace(SHARE, quotas=(replace(few, at=NOW - 601),))) == []
