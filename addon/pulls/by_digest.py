@@ -257,7 +257,7 @@ class ByDigest:
         return download
 
     def _search(self, pull: Pull, method: str, *, spare: bool = False) -> Search:
-        return self._sources.of(pull.rule, method, pull.asked, pull.reader, via=pull.via, spare=spare)
+        return self._sources.of(pull.rule, method, pull.asked, pull.reader, along=pull.along, spare=spare)
 
     def warn_of_store(self, error: OSError) -> None:
         self._seldom.warning(

@@ -135,7 +135,7 @@ class ByTag:
     async def _announced(self, pull: Pull) -> _Announced:
         """Asks for a tag by HEAD, for all who mean the same by it. Raises NotFound."""
         accept = [("Accept", value) for value in pull.request.header_values("accept")]
-        search = self._sources.of(pull.rule, "HEAD", pull.asked, pull.reader, accept, via=pull.via)
+        search = self._sources.of(pull.rule, "HEAD", pull.asked, pull.reader, accept, along=pull.along)
         async with await search.next() as response:
             self._patience.answered(pull.rule.registry)
         try:
@@ -156,7 +156,7 @@ class ByTag:
     async def _told(self, pull: Pull, *, spare: bool) -> _Told:
         """Asks for a tag by GET, for all who mean the same by it. Raises NotFound."""
         accept = [("Accept", value) for value in pull.request.header_values("accept")]
-        search = self._sources.of(pull.rule, "GET", pull.asked, pull.reader, accept, via=pull.via, spare=spare)
+        search = self._sources.of(pull.rule, "GET", pull.asked, pull.reader, accept, along=pull.along, spare=spare)
         content, media_type = b"", None
         while media_type is None:
             async with await search.next() as response:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from addon import loops
+from addon import loops, trace
 from addon.oci import Blob, Digest, Manifest
 
 if TYPE_CHECKING:
     from addon.config.model import Rule
     from addon.reply import Request
     from addon.upstream.reader import Reader
+
+
+_ALONG = trace.HEADERS | {"via"}
+
+
+def along(request: Request) -> list[tuple[str, str]]:
+    """What goes along with all that a request has endpoints asked: who passed it on before us, and its trace."""
+    return [*loops.passed_on(request), *trace.passed_on(request)]
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,9 @@ class Pull:
         return self.asked.repository
 
     @property
-    def via(self) -> list[tuple[str, str]]:
-        """The header that tells who passed it on before us."""
-        return loops.passed_on(self.request)
+    def along(self) -> list[tuple[str, str]]:
+        """What goes along with what endpoints are asked for it."""
+        return along(self.request)
 
     @property
     def is_head(self) -> bool:
@@ -56,7 +64,7 @@ class Pull:
 
     def of_blob(self, digest: Digest) -> Pull:
         """The same reader's own GET of a blob of the repository."""
-        via = tuple((name, value) for name, value in self.request.headers if name.lower() == "via")
+        headers = tuple((name, value) for name, value in self.request.headers if name.lower() in _ALONG)
         target = f"/v2/{self.repository}/blobs/{digest}"
-        request = replace(self.request, method="GET", target=target, headers=via, body=None)
+        request = replace(self.request, method="GET", target=target, headers=headers, body=None)
         return Pull(request, Blob(self.repository, digest), self.reader)

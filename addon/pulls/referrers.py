@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon import loops, reply
+from addon import reply
 from addon.body import RelayedBody
+from addon.pulls.pull import along
 from addon.reply import Reply, Request, Served
 from addon.upstream.sources import NotFound
 
@@ -25,10 +26,9 @@ class Referring:
     async def answer(self, request: Request, asked: Referrers) -> Reply | None:
         """A mirror's list; None when none has one for this client."""
         accept = [("Accept", value) for value in request.header_values("accept")]
-        via = loops.passed_on(request)
         for reader in self._access.readers(request, asked.repository):
             try:
-                search = self._sources.of(request.rule, request.method, asked, reader, accept, via=via)
+                search = self._sources.of(request.rule, request.method, asked, reader, accept, along=along(request))
                 response = await search.next()
             except NotFound:
                 continue

@@ -12,11 +12,14 @@ from addon.body import RelayedBody, VerifiedBody
 from addon.config import wellknown
 from addon.oci import Digest, OciError
 from addon.pulls.patience import Lately
+from addon.pulls.pull import along
 from addon.reply import Reply, Request, Served
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from addon.body import Body
     from addon.config.model import Endpoint
     from addon.oci import Blob, Manifest
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from addon.upstream.response import Response
 
 # What of a client's pull means something to the origin.
-_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent", "via"})
+_PULL_HEADERS = frozenset({"authorization", "accept", "range", "if-range", "user-agent"})
 # The connection's own, or already dealt with: the client has been told to continue.
 _NOT_RELAYED = frozenset({"host", "expect"})
 # Seconds until the origins must be connected to for a ping; and that they are not asked again when that failed.
@@ -45,7 +48,7 @@ class Relay:
     async def pull(self, request: Request, asked: Manifest | Blob, origin: Endpoint) -> Reply:
         """Content, or the challenge, that the origin gives this client. Raises EndpointError."""
         sent = [(name, value) for name, value in request.headers if name.lower() in _PULL_HEADERS]
-        sent.append(("Accept-Encoding", "identity"))
+        sent += [("Accept-Encoding", "identity"), *along(request)]
         target = routing.target(origin, request.target, request.rule.registry)
         response = await self._upstream.relay(origin, request.method, target, sent, follow=True)
         body: Body = RelayedBody(response)
@@ -95,7 +98,7 @@ class Relay:
         if not repository or not request.target.startswith(start) or not request.target.isascii():
             path = ascii(request.target.partition("?")[0][:100])
             raise OciError(404, "UNSUPPORTED", f"{path} is about no repository: a mirror has nothing else")
-        accept = [(name, value) for name, value in request.headers if name.lower() in ("accept", "range", "if-range")]
+        shown = [*_about_content(request.headers), *along(request)]
         reasons = []
         for origin in request.rule.origins:
             try:
@@ -104,7 +107,7 @@ class Relay:
                     request.method,
                     repository,
                     request.target.removeprefix(start),
-                    accept,
+                    shown,
                     registry=registry,
                 )
             except EndpointError as error:
@@ -150,7 +153,7 @@ class Relay:
         """For what is not where clients log in: what they show there is not to be shown here."""
         repository = oci.repository(request.target)
         rest = routing.below(repository, request.target)
-        shown = [(name, value) for name, value in headers if name.lower() in ("accept", "range", "if-range")]
+        shown = [*_about_content(headers), *along(request)]
         response = await self._upstream.pull(
             origin, request.method, repository, rest, shown, registry=request.rule.registry
         )
@@ -158,6 +161,11 @@ class Relay:
             return response
         await response.close()
         raise routing.refused_to_all(response, request.rule)
+
+
+def _about_content(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What says nothing of the client."""
+    return [(name, value) for name, value in headers if name.lower() in ("accept", "range", "if-range")]
 
 
 async def _unless_head(request: Request, body: Body) -> Body | bytes:

@@ -111,16 +111,16 @@ class Sources:
         reader: Reader,
         accept: Headers | None = None,
         *,
-        via: Headers = (),
+        along: Headers = (),
         spare: bool = False,
     ) -> Search:
-        """`accept` is the Accept header, any manifest when None; `via` tells who passed the request on before us.
+        """`accept` is the Accept header, any manifest when None; `along` tells what request it is part of.
 
         `spare` leaves out the endpoints whose rate limit is used up, or nearly; NotFound then says so.
         """
         if accept is None:
             accept = [("Accept", oci.ACCEPT_ANY_MANIFEST)] if isinstance(asked, Manifest) else []
-        question = _Question(rule, method, asked, reader, [*accept, *via])
+        question = _Question(rule, method, asked, reader, [*accept, *along])
         order = self.order(question)
         spared = [endpoint for endpoint in order if spare and self._low(question, endpoint)]
         attempts = [Attempt(endpoint, "not asked, to spare what is left of its rate limit") for endpoint in spared]
