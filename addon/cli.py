@@ -9,7 +9,7 @@ from typing import get_args
 
 import click
 
-from addon import __version__
+from addon import __version__, journal
 from addon.commands.ca import ca
 from addon.commands.cache import cache
 from addon.commands.completion import completion
@@ -74,6 +74,15 @@ def main() -> None:
     metavar="N",
     help="Processes that share the work; as many as there are cores.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(get_args(journal.Format)),
+    default="text",
+    show_default=True,
+    envvar="MIRRORTAP_LOG_FORMAT",
+    show_envvar=True,
+    help="How the log on stderr is written: for people, or one JSON object a line.",
+)
 @click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
 def serve_command(
     configs: tuple[Path, ...],
@@ -83,11 +92,13 @@ def serve_command(
     mode: Mode,
     data: Path | None,
     workers: int,
+    log_format: journal.Format,
     offline: bool,
 ) -> None:
     """Run the proxy until SIGTERM."""
     if mirror_names and not mirror_listen:
         raise click.UsageError("--mirror-tls is about the port of --mirror-listen: give that, too")
+    journal.to_stderr(log_format)
     plain_mirror = mirror_listen is not None and not mirror_names and mode == "regular"
     inherited = None
     try:

@@ -1,25 +1,28 @@
-"""What the log says: one line per request that a person can read; and of a lasting trouble, a few a minute."""
+"""What the log says: one line per request, for a person or for a program; and of a lasting trouble, a few a minute."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
-
-from addon import oci
-from addon.oci import Blob, Digest, Manifest, OciError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from addon.config.model import Rule
-    from addon.reply import Reply
+    from collections.abc import Callable
+
+    from addon.reply import Served
+    from addon.status.facts import Answered
+
+Format = Literal["text", "json"]
 
 
-def to_stderr(whose: str = "") -> None:
-    """Sends the log there; `whose` stands before each line."""
+def to_stderr(form: Format = "text") -> None:
+    """Sends the log there."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines(whose))
+    handler.setFormatter(Lines() if form == "text" else Objects())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # No line says where in the program it is from ("Optimization" in the logging HOWTO of Python).
     logging._srcfile = None
@@ -29,35 +32,104 @@ def to_stderr(whose: str = "") -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-class Lines(logging.Formatter):
-    """The time, to the second, and the message."""
+def name_worker(number: int) -> None:
+    """From now on this process' log says that it is this worker's."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, Lines | Objects):
+            handler.formatter.worker = number
 
-    def __init__(self, whose: str) -> None:
-        super().__init__(f"%(asctime)s {whose}%(message)s", "%Y-%m-%d %H:%M:%S")
+
+class _Form(logging.Formatter):
+    """`worker`: its number, where there are several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worker: int | None = None
         self._second = -1
         self._time = ""
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+    def _to_second(self, record: logging.LogRecord, form: str, convert: Callable[[float], time.struct_time]) -> str:
+        """When it was, as text, which is made once a second."""
         if self._second != int(record.created):
-            self._time = super().formatTime(record, datefmt)
+            self._time = time.strftime(form, convert(record.created))
             self._second = int(record.created)
         return self._time
 
 
-def line(rule: Rule, method: str, target: str, reply: Reply, sent: int, seconds: float, cut: str | None) -> str:
-    """`target` is the path as asked; `sent` the body's bytes; `cut` why the transfer was broken off, if it was."""
-    # Without its query, which may hold a secret (an upload's state, a token).
-    path = target.partition("?")[0]
-    what = f"{rule.registry}{path if path.isprintable() else ascii(path)}"
-    try:
-        match oci.understand(method, target):
-            case Manifest(repository, reference) | Blob(repository, reference) as asked:
-                shown = reference.short if isinstance(reference, Digest) else reference
-                what = f"{rule.registry}/{repository} {type(asked).__name__.lower()} {shown}"
-    except OciError:
-        pass
-    end = f" CUT: {cut}" if cut is not None else ""
-    return f"{method} {what} {reply.status} {reply.served} {size(sent)} {duration(seconds)}{end}"
+class Lines(_Form):
+    """For people: the time, to the second, and the message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        whose = "" if self.worker is None else f" worker {self.worker}"
+        return f"{self._to_second(record, '%Y-%m-%d %H:%M:%S', time.localtime)}{whose} {record.message}"
+
+
+class Objects(_Form):
+    """For programs: a JSON object (RFC 8259) a line, all of ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = self._to_second(record, "%Y-%m-%dT%H:%M:%S", time.gmtime)
+        told: dict[str, Any] = {
+            "time": f"{at}.{int(record.created % 1 * 1000):03}Z",  # RFC 3339
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "worker": self.worker,
+        }
+        if isinstance(record.args, tuple) and record.args and isinstance(record.args[0], Entry):
+            told |= record.args[0].fields()
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps({name: _sound(value) for name, value in told.items()})
+
+
+def _sound(value: Any) -> Any:
+    """Bytes that were no UTF-8 are halves of characters in Python, with which no JSON is well-formed everywhere."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request in the log. As text it is a line for people."""
+
+    answered: Answered
+    served: Served
+
+    def __str__(self) -> str:
+        its = self.answered
+        is_content = its.kind in ("manifest", "blob")
+        what = f"/{its.repository} {its.kind} {_short(its.reference)}" if is_content else its.path
+        cut = f" CUT: {its.cut}" if its.cut else ""
+        trace = f" trace={its.trace}" if its.trace else ""
+        return (
+            f"{its.method} {its.registry}{what} {its.status} {self.served} {size(its.sent)} {duration(its.seconds)}"
+            f"{cut}{trace}"
+        )
+
+    def fields(self) -> dict[str, str | int | float]:
+        """What programs are told of it besides the line."""
+        its = self.answered
+        return {
+            "method": its.method,
+            "registry": its.registry,
+            "repository": its.repository,
+            "reference": its.reference,
+            "kind": its.kind,
+            "status": its.status,
+            "outcome": its.outcome,
+            "endpoint": its.endpoint,
+            "sent": its.sent,
+            "seconds": round(its.seconds, 6),
+            "client": its.client,
+            "agent": its.agent,
+            "cut": its.cut,
+            "trace": its.trace,
+        }
+
+
+def _short(reference: str) -> str:
+    """Of a digest as much as tells it from others at sight; a tag has no colon."""
+    algorithm, colon, encoded = reference.partition(":")
+    return f"{algorithm}{colon}{encoded[:12]}"
 
 
 def size(count: int) -> str:

@@ -104,7 +104,6 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
 
     Raises ListenError, and StartError when no worker comes up or the parent proxy is this one.
     """
-    journal.to_stderr()
     bound = _bind(ports, inherited)
     try:
         service.refuse_itself([listener.getsockname()[:2] for listener in bound.proxy])
@@ -148,7 +147,7 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
     upgrade = Upgrade(service.data, lambda: (service.lock, bound.descriptors))
 
     def work(worker: Worker) -> None:
-        journal.to_stderr(f"worker {worker.number} ")
+        journal.name_worker(worker.number)
         service.after_fork(worker.number)
         ends = partial(_WorkersEnds, worker)
         asyncio.run(_serve(service, bound, lambda: _begin(worker), ends, worker.lifeline), loop_factory=Loop)

@@ -79,21 +79,17 @@ class Exchange(ABC):
         finally:
             if asked:
                 seconds = time.monotonic() - self._begun
-                self._service.tally.answered(
-                    answered.of(
-                        asked,
-                        answer,
-                        at=time.time() - seconds,
-                        client=self._visitor.address,
-                        sent=sending.sent,
-                        seconds=seconds,
-                        cut=sending.failure,
-                    )
+                told = answered.of(
+                    asked,
+                    answer,
+                    at=time.time() - seconds,
+                    client=self._visitor.address,
+                    sent=sending.sent,
+                    seconds=seconds,
+                    cut=sending.failure,
                 )
-                line = journal.line(
-                    asked.rule, asked.method, asked.target, answer, sending.sent, seconds, sending.failure
-                )
-                log.info("%s", line)
+                self._service.tally.answered(told)
+                log.info("%s", journal.Entry(told, answer.served))
 
 
 def _drop(answering: asyncio.Future[Reply]) -> None:

@@ -364,18 +364,17 @@ class ProxyDoor:
             seconds = time.time() - flow.request.timestamp_start
             sent = response.sent or len(response.raw_content or b"")
             method, target = flow.request.method, asked.target
-            log.info("%s", journal.line(asked.rule, method, target, response.reply, sent, seconds, failure))
-            self._service.tally.answered(
-                answered.of(
-                    Request(asked.rule, method, target, asked.headers),
-                    response.reply,
-                    at=flow.request.timestamp_start,
-                    client=str(addresses.parse(flow.client_conn.peername[0])),
-                    sent=sent,
-                    seconds=seconds,
-                    cut=failure,
-                )
+            told = answered.of(
+                Request(asked.rule, method, target, asked.headers),
+                response.reply,
+                at=flow.request.timestamp_start,
+                client=str(addresses.parse(flow.client_conn.peername[0])),
+                sent=sent,
+                seconds=seconds,
+                cut=failure,
             )
+            self._service.tally.answered(told)
+            log.info("%s", journal.Entry(told, response.reply.served))
         if guest := self._guests.get(flow.client_conn.id):
             guest.answered(flow.id)
         self._busy.pop(flow.id, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addon import oci
+from addon import oci, trace
 from addon.oci import Blob, Manifest, OciError, Referrers
 from addon.status.facts import Answered
 
@@ -47,7 +47,9 @@ def of(
         seconds=seconds,
         path=_shown(path, _PATH),
         age=reply.served.age,
-        cut=cut or "",
+        # Without a reason it is one all the same.
+        cut="" if cut is None else cut or "broken off",
+        trace=trace.trace_id(request),
     )
 
 

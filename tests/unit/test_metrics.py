@@ -347,4 +347,4 @@ def test_whatever_the_facts_are_it_is_told_by_the_rules(facts: Facts) -> None:
         ("mirrortap_fills_joined_total", facts.counters.joined),
     ):
         told_in_all = sum(count for (each, _), count in found.items() if each == name)
-        assert told_in_all == pytest.approx(sum(counts.values()), rel=1e-12)  # type: ignore[attr-defined]
+        assert told_in_all == pytest.approx(sum(counts.values()), rel=1e-12)
