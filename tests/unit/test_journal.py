@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from addon import journal
@@ -238,6 +238,7 @@ def test_what_a_client_writes_is_cut() -> None:
 
 
 @given(st.text(st.characters() | st.sampled_from("\x1b\n\x85\u2028\udc80")))
+@example("\udc80")
 def test_whatever_is_said_it_is_one_line_of_json(text: str) -> None:
     message = told("%s", text)["message"]
     message.encode()  # no halves of characters
