@@ -87,6 +87,8 @@ class Service:
         self.place = Place(started=time.time())
         """Which of the workers this process is."""
         self.tally = Tally()
+        self.stopping = False
+        """Whether the doors let nobody in any more."""
         self.plain_doors: Sequence[tuple[str, int]] = ()
         """Where a mirror door listens (IP address and port) that clients of the proxy can be sent to."""
         try:

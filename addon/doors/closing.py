@@ -55,6 +55,7 @@ class Closing:
                 await asyncio.gather(*(door.leave() for door in self._doors))
 
     async def done(self) -> None:
+        self._service.stopping = True
         await self._service.pages.close()
         await asyncio.gather(*(door.close() for door in self._doors))
         await self._service.close()

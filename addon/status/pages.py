@@ -12,6 +12,7 @@ from addon.admission.gate import login_to_page
 from addon.reply import Reply, Served
 from addon.status import document
 from addon.status.events import Events
+from addon.status.monitoring import Monitoring
 from addon.status.page import render, setup
 from addon.status.page.selection import Selection
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from addon.admission.gate import Gate
+    from addon.cache.cache import Cache
     from addon.status.facts import Facts
     from addon.status.page.setup import Door
     from ca.authority import Authority
@@ -56,6 +58,10 @@ class Told(Protocol):
     def authority(self) -> Authority: ...
     @property
     def gate(self) -> Gate: ...
+    @property
+    def cache(self) -> Cache: ...
+    @property
+    def stopping(self) -> bool: ...
     async def facts(self) -> Facts: ...
 
 
@@ -74,15 +80,17 @@ class Pages:
             "/ca.crt": self._ca,
             **dict.fromkeys(_FILES, self._file),
         }
-        self._open = {"/ca.crt"}  # for whoever has no login, too
+        monitoring = Monitoring(service)
+        self._said = {"/metrics": monitoring.metrics, "/healthz": monitoring.alive, "/readyz": monitoring.ready}
+        self._open = {"/ca.crt", "/healthz", "/readyz"}  # for whoever has no login, too
 
     async def answer(
         self, method: str, target: str, headers: Mapping[str, str], address: str, door: Door = "proxy"
     ) -> Reply | None:
         """What a client at that address gets at a door; None where there is no page."""
         path = target.partition("?")[0]
-        page = self._pages.get(path)
-        if page is None:
+        page, say = self._pages.get(path), self._said.get(path)
+        if page is None and say is None:
             return None
         if method not in ("GET", "HEAD"):
             return _reply(405, _TEXT, b"this page can only be read\n", ("Allow", "GET, HEAD"))
@@ -92,7 +100,10 @@ class Pages:
                 return _reply(refusal.status, _TEXT, refusal.text.encode(), *refusal.headers)
         if method == "HEAD" and path == "/events":
             return _reply(200, _STREAM, b"")
-        reply = await page(target, headers.get("Host"), door)
+        if page:
+            reply = await page(target, headers.get("Host"), door)
+        elif say:
+            reply = _reply(*await say(headers.get("Accept", "")))
         return replace(reply, body=b"") if method == "HEAD" else reply
 
     async def _status(self, target: str, host: str | None, door: Door) -> Reply:
