@@ -9,8 +9,10 @@ from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import bcrypt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.access import basic
 from support.config import toml
 from support.images import Image, make_image
 from support.proxy import MIRROR, exchange, serve
@@ -164,11 +166,17 @@ def await_counted(address: str, count: int) -> None:
     wait_until(lambda: sum(scraped(address).get("mirrortap_requests_total", {}).values()) >= count)
 
 
-def test_ready_is_who_has_a_cache_and_somebody_to_ask(tmp_path: Path, registry: FakeRegistry) -> None:
-    with serve(tmp_path / "proxy", toml({HOST: {"server": registry.url}}, SETTINGS), *MIRROR) as proxy:
+def test_probes_need_no_login_and_hear_of_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    folder, users = tmp_path / "proxy", "ann:" + bcrypt.hashpw(b"pw", bcrypt.gensalt(4)).decode()
+    folder.mkdir()
+    (folder / "users").write_text(users)
+    (folder / "users").chmod(0o600)
+    with serve(folder, toml({}, {"proxy-users": "users"}), *MIRROR) as proxy:
         for address in proxy.mirror, f"{proxy.host}:{proxy.port}":
             alive = page(address, "/healthz")
             assert (alive.status, alive.body) == (200, b"ok\n")
+            assert page(address, "/metrics").status == 401
+            assert page(address, "/metrics", Authorization=basic("ann", "pw")).status == 200
         aside = proxy.cache.rename(proxy.data / "aside")
         proxy.cache.write_text("in the way")
         ready = page(proxy.mirror, "/readyz")
