@@ -131,10 +131,13 @@ class Tally:
         if len(self._distrusting) > _DISTRUSTING:
             del self._distrusting[next(iter(self._distrusting))]
 
-    def asked(self, registry: str, endpoint: str, seconds: float) -> None:
+    def asked(self, registry: str, endpoint: str) -> None:
+        """An endpoint is asked, whatever comes of it."""
+        self._asked[self._place(registry, endpoint)] += 1
+
+    def heard(self, registry: str, endpoint: str, seconds: float) -> None:
         """An endpoint has begun to answer, after so long."""
         key = self._place(registry, endpoint)
-        self._asked[key] += 1
         before = self._latency.get(key, seconds)
         self._latency[key] = before + _NEW * (seconds - before)
 

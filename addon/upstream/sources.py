@@ -160,6 +160,7 @@ class Sources:
     async def _ask_as(self, question: _Question, endpoint: Endpoint, headers: Headers, reader: Reader) -> Response:
         registry, begun = question.rule.registry, time.monotonic()
         self._standing.asked(registry, endpoint)
+        self._tally.asked(registry, endpoint.name)
         response = await self._upstream.pull(
             endpoint,
             question.method,
@@ -169,7 +170,7 @@ class Sources:
             registry=registry,
             authorization=reader.authorization,
         )
-        self._tally.asked(registry, endpoint.name, time.monotonic() - begun)
+        self._tally.heard(registry, endpoint.name, time.monotonic() - begun)
         self._quotas.note(endpoint, response.headers, time.monotonic(), reader.fingerprint)
         return response
 

@@ -30,6 +30,7 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.reply import Reply, Request, Served
+from addon.status.tally import Tally
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 
@@ -108,12 +109,13 @@ class Proxy:
         self.access = Access(cache.rights, cache.links, fingerprints)
         self.janitor = Janitor(cache.store, cache.contents, cache.pins, lambda: space or self.config.space)
         cache.contents.grew = self.janitor.nudge
-        self._fills = Fills(cache.store, current, self.janitor.write_failed, grace)
+        self.tally = tally = Tally(clock)
+        self._fills = Fills(cache.store, current, self.janitor.write_failed, grace, tally)
         via = Via(fingerprints)
         upstream = Upstream(current, via, parents)
         prefetch = Prefetch(cache.contents, self._fills, current, waits, look=0.01)
         self.tickets = Tickets(fingerprints, clock)
-        self.engine = Engine(cache, self.access, self._fills, prefetch, upstream, current, via, self.tickets)
+        self.engine = Engine(cache, self.access, self._fills, prefetch, upstream, current, via, self.tickets, tally)
 
     @property
     def config(self) -> Config:

@@ -77,7 +77,8 @@ def test_names_that_clients_make_up_are_bounded() -> None:
     tally = Tally()
     for number in range(10_000):
         tally.answered(replace(ONE, registry=f"r{number}.azurecr.io"))
-        tally.asked(f"r{number}.azurecr.io", f"e{number}", 0.1)
+        tally.asked(f"r{number}.azurecr.io", f"e{number}")
+        tally.heard(f"r{number}.azurecr.io", f"e{number}", 0.1)
         tally.received(f"r{number}.azurecr.io", f"e{number}", 1)
         tally.ended(f"r{number}.azurecr.io", "stored", 1.0)
     counters = tally.tallied().counters
