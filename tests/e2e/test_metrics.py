@@ -139,8 +139,7 @@ def test_the_counts_are_what_was_done(tmp_path: Path, registry: FakeRegistry, im
         assert sum(run.requests.values()) == 50
 
         for address in proxy.mirror, f"{proxy.host}:{proxy.port}":
-            await_counted(address, 50)
-            found = scraped(address)
+            found = await_counted(address, 50)
             assert found["mirrortap_requests_total"] == run.requests
             assert found["mirrortap_sent_bytes_total"] == run.sent
             assert found["mirrortap_request_seconds_count"] == run.seconds
@@ -161,9 +160,17 @@ def test_the_counts_are_what_was_done(tmp_path: Path, registry: FakeRegistry, im
             assert json.loads(page(address, "/readyz", Accept="application/json").body)["ready"]
 
 
-def await_counted(address: str, count: int) -> None:
-    """Workers hear of each other twice a second."""
-    wait_until(lambda: sum(scraped(address).get("mirrortap_requests_total", {}).values()) >= count)
+def await_counted(address: str, count: int) -> dict[str, Counter[tuple[str, ...]]]:
+    """What is told when so many requests are counted. Workers hear of each other twice a second: another one that is
+    asked next may not know of all of them yet."""
+    told: list[dict[str, Counter[tuple[str, ...]]]] = []
+
+    def counted() -> bool:
+        told.append(scraped(address))
+        return sum(told[-1].get("mirrortap_requests_total", {}).values()) >= count
+
+    wait_until(counted)
+    return told[-1]
 
 
 def test_probes_need_no_login_and_hear_of_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
