@@ -2,134 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-from typing import get_args
+from importlib import import_module
+from typing import ClassVar
 
 import click
 
-from addon import __version__, journal
-from addon.commands.ca import ca
-from addon.commands.cache import cache
-from addon.commands.completion import completion
-from addon.commands.config import CONFIGS, config
-from addon.commands.config_check import check
-from addon.commands.doctor import doctor
-from addon.commands.names import mirror_tls
-from addon.commands.restart import restart
-from addon.commands.status import status
-from addon.commands.trust import trust
-from addon.commands.warm import warm
-from addon.doors.listening import ListenError, Mode, address
-from addon.serve import Ports, serve
-from addon.service import Service, StartError
-from addon.upgrade import InheritanceError, Inherited
+from addon import __version__
 
 
-class _Address(click.ParamType[tuple[str, int]]):
-    """HOST:PORT, [IPV6]:PORT, or :PORT for all interfaces."""
+class _Commands(click.Group):
+    """Each is imported when it is asked for: mitmproxy alone takes a second, which completion would wait for."""
 
-    name = "host:port"
+    # Module below addon.commands, and the command in it, by name.
+    _PLACES: ClassVar[dict[str, tuple[str, str]]] = {
+        "ca": ("ca", "ca"),
+        "cache": ("cache", "cache"),
+        "completion": ("completion", "completion"),
+        "config": ("config", "config"),
+        "doctor": ("doctor", "doctor"),
+        "restart": ("restart", "restart"),
+        "serve": ("serve", "serve_command"),
+        "status": ("status", "status"),
+        "trust": ("trust", "trust"),
+        "warm": ("warm", "warm"),
+    }
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        try:
-            return address(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._PLACES:
+            return None
+        module, name = self._PLACES[cmd_name]
+        command: click.Command = getattr(import_module(f"addon.commands.{module}"), name)
+        return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """An HTTPS proxy that serves container image pulls from mirrors and a cache."""
 
-
-@main.command("serve")
-@CONFIGS
-@click.option("--listen", type=_Address(), default="127.0.0.1:3128", show_default=True, help="Where builders connect.")
-@click.option(
-    "--mirror-listen",
-    type=_Address(),
-    help="Where clients that name mirrortap as a registry mirror connect.  [default: nowhere]",
-)
-@mirror_tls
-@click.option(
-    "--mode",
-    type=click.Choice(get_args(Mode)),
-    default="regular",
-    show_default=True,
-    help="How clients come: by HTTPS_PROXY=http://..., redirected, or by HTTPS_PROXY=socks5://....",
-)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of the CA and the cache.  [default: XDG data home]",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Processes that share the work; as many as there are cores.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(get_args(journal.Format)),
-    default="text",
-    show_default=True,
-    envvar="MIRRORTAP_LOG_FORMAT",
-    show_envvar=True,
-    help="How the log on stderr is written: for people, or one JSON object a line.",
-)
-@click.option("--offline", is_flag=True, help="Serve what is cached and connect to nothing.")
-def serve_command(
-    configs: tuple[Path, ...],
-    listen: tuple[str, int],
-    mirror_listen: tuple[str, int] | None,
-    mirror_names: tuple[str, ...],
-    mode: Mode,
-    data: Path | None,
-    workers: int,
-    log_format: journal.Format,
-    offline: bool,
-) -> None:
-    """Run the proxy until SIGTERM."""
-    if mirror_names and not mirror_listen:
-        raise click.UsageError("--mirror-tls is about the port of --mirror-listen: give that, too")
-    journal.to_stderr(log_format)
-    plain_mirror = mirror_listen is not None and not mirror_names and mode == "regular"
-    inherited = None
-    try:
-        inherited = Inherited.take(os.environ)
-        service = Service(
-            configs,
-            data,
-            offline=offline,
-            own_names=mirror_names,
-            modes=(mode,),
-            plain_mirror=plain_mirror,
-            lock=inherited.lock if inherited else None,
-        )
-        serve(service, Ports(listen, mirror_listen, mirror_names, mode), workers, inherited)
-    except (StartError, ListenError, InheritanceError) as error:
-        click.echo(f"mirrortap: {error}", err=True)
-        if inherited:
-            inherited.failed(str(error))
-        sys.exit(2)
-
-
-main.add_command(ca)
-main.add_command(cache)
-main.add_command(completion)
-main.add_command(config)
-config.add_command(check)
-main.add_command(doctor)
-main.add_command(restart)
-main.add_command(status)
-main.add_command(trust)
-main.add_command(warm)
 
 if __name__ == "__main__":
     main()

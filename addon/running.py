@@ -1,4 +1,4 @@
-"""What the proxy that uses a data folder says of itself there, for commands that look for it."""
+"""A proxy's data folder, and what the one that uses it says of itself there, for commands that look for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _FILE = "running.json"
 LOCK = ".lock"
@@ -32,6 +29,12 @@ class Running:
     mirror_names: tuple[str, ...]
     workers: int
     since: float
+
+
+def default_data() -> Path:
+    """Where the XDG base directory specification wants a user's data."""
+    home = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "mirrortap"
 
 
 def tell(data: Path, running: Running) -> None:

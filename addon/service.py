@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addon.admission import rules
@@ -28,7 +27,7 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
-from addon.running import LOCK
+from addon.running import LOCK, default_data
 from addon.status.pages import Pages
 from addon.status.reporter import Place, Reporter
 from addon.status.tally import Tally
@@ -39,6 +38,7 @@ from ca.authority import AuthorityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from addon.config.model import Config
     from addon.status.facts import Facts
@@ -282,12 +282,6 @@ class Service:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def default_data() -> Path:
-    """Where the XDG base directory specification wants a user's data."""
-    home = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "mirrortap"
 
 
 def _inherited(data: Path, lock: int) -> int:

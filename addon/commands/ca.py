@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from addon.commands.ca_show import described
-from addon.commands.config import CONFIGS
-from addon.commands.names import mirror_tls
+from addon.commands.options import CONFIGS, DATA, MIRROR_TLS
 from addon.config.load import load
 from addon.config.model import ConfigError
-from addon.service import default_data
+from addon.running import default_data
 from ca import files, importing, making, renewing, rotation
 from ca.authority import AuthorityError, subtrees
 from ca.files import KeyIsEncrypted
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from ca.holding import Holding
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_data = click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
 _keep = click.option(
     "--config",
     "configs",
@@ -49,9 +45,9 @@ def ca() -> None:
 
 
 @ca.command("init")
-@_data
+@DATA
 @CONFIGS
-@mirror_tls
+@MIRROR_TLS
 @click.option("--root-key", type=click.Path(path_type=Path), help="Where the root's key goes, outside the folder.")
 @_passphrase_file
 @_encrypt
@@ -77,7 +73,7 @@ def init_command(
 
 
 @ca.command("show")
-@_data
+@DATA
 def show_command(data: Path | None) -> None:
     """Describe the CA: subject, fingerprint, hosts, dates, where its key is, who trusts it on this machine."""
     with _told():
@@ -86,9 +82,9 @@ def show_command(data: Path | None) -> None:
 
 
 @ca.command("renew")
-@_data
+@DATA
 @_keep
-@mirror_tls
+@MIRROR_TLS
 @click.option("--root-key", type=_FILE, help="The root's key, when it is not in the folder.")
 @_passphrase_file
 def renew_command(
@@ -111,9 +107,9 @@ def renew_command(
 
 
 @ca.command("rotate")
-@_data
+@DATA
 @_keep
-@mirror_tls
+@MIRROR_TLS
 @click.option("--switch", "step", flag_value="switch", help="Let the new root sign.")
 @click.option("--finish", "step", flag_value="finish", help="Remove the old root, after the switch.")
 @click.option("--abort", "step", flag_value="abort", help="Remove the new root, before the switch.")
@@ -154,9 +150,9 @@ def rotate_command(
 
 
 @ca.command("import")
-@_data
+@DATA
 @CONFIGS
-@mirror_tls
+@MIRROR_TLS
 @click.option("--certificate", required=True, type=_FILE, help="The CA certificate, and what is above it, in PEM.")
 @click.option("--key", required=True, type=_FILE, help="Its key.")
 @click.option("--root", type=_FILE, help="What is above it, up to the root, when that is in another file.")

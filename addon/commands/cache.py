@@ -17,7 +17,8 @@ from addon.commands.cache_export import export_command
 from addon.commands.cache_import import import_command
 from addon.commands.cache_ls import ls_command, show_command
 from addon.commands.cache_prune import prune_command
-from addon.commands.cached import DATA, REFERENCES, opened, progress
+from addon.commands.cached import REFERENCES, opened, progress
+from addon.commands.options import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

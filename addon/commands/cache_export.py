@@ -15,7 +15,8 @@ from addon.cache.images import Images
 from addon.cache.store import StoreError
 from addon.carrying import selection, writing
 from addon.carrying.writing import Cargo, Damaged
-from addon.commands.cached import DATA, known, progress
+from addon.commands.cached import known, progress
+from addon.commands.options import DATA
 from addon.commands.references import ImageName
 
 if TYPE_CHECKING:

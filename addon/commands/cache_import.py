@@ -12,7 +12,8 @@ from addon import journal
 from addon.carrying import members
 from addon.carrying.intake import Intake, Taken
 from addon.carrying.names import BadArchive
-from addon.commands.cached import DATA, opened, progress
+from addon.commands.cached import opened, progress
+from addon.commands.options import DATA
 from addon.commands.references import ImageName
 from addon.config import wellknown
 

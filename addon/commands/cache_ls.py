@@ -16,7 +16,8 @@ from rich.text import Text
 from addon import journal
 from addon.cache.images import Images
 from addon.cache.store import StoreError
-from addon.commands.cached import DATA, ago, here, known, marks
+from addon.commands.cached import ago, here, known, marks
+from addon.commands.options import DATA
 from addon.commands.references import ImageName
 from addon.oci import Digest
 

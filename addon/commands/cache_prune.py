@@ -14,7 +14,8 @@ from addon.cache import pins, pruning
 from addon.cache.images import Images
 from addon.cache.pruning import Wish
 from addon.cache.store import StoreError
-from addon.commands.cached import DATA, known
+from addon.commands.cached import known
+from addon.commands.options import DATA
 from addon.commands.references import ImageName
 from addon.config.values import Positive
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,16 +13,13 @@ from addon.cache.cache import Cache
 from addon.cache.store import StoreError
 from addon.commands.references import ImageName
 from addon.config.model import Beliefs
-from addon.service import default_data
+from addon.running import default_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from addon.cache.images import Image
-
-DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
 
 
 REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, required=True, type=ImageName())

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from addon import welcome
+from addon.commands.config_check import check
+from addon.commands.options import CONFIGS
 from addon.config import description
 from addon.config.load import load
 from addon.config.model import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from addon.config.model import Config
-
-CONFIGS = click.option(
-    "--config",
-    "configs",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Mirrors and registries: a mirrortap.toml or buildkitd.toml, a daemon.json, a certs.d folder or a"
-    " registries.conf. May be given several times.",
-)
 
 
 @click.group()
@@ -123,3 +116,6 @@ def _at(place: dict[str, Any] | None) -> str:
     if place is None:
         return "  [built in]"
     return f"  [{place['file']}{':' + str(place['line']) if place['line'] else ''}]"
+
+
+config.add_command(check)

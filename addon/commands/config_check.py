@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from addon.commands.config import CONFIGS
+from addon.commands.options import CONFIGS
 from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.fingerprints import Fingerprints

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from addon.commands.config import CONFIGS
+from addon.commands.options import CONFIGS, DATA
 from addon.commands.references import ImageName
 from addon.doctor import processes, report
 from addon.doctor.builders import Machine
 from addon.doctor.examination import Wish, examine
 from addon.doctor.remedies import Kind
 from addon.parent import Parent, ParentError, Parents
-from addon.service import default_data
+from addon.running import default_data
 
 if TYPE_CHECKING:
     from addon.cache.reference import Reference
@@ -57,9 +57,7 @@ class _Proxy(click.ParamType[Parent]):
 @click.option(
     "--builder", "kind", type=click.Choice(get_args(Kind)), help="Look at this builder's settings on this machine."
 )
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
+@DATA
 @CONFIGS
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 def doctor(

@@ -7,15 +7,17 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from addon import running, upgrade
-from addon.service import default_data
+from addon.commands.options import DATA
+from addon.running import default_data
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from addon.running import Running
     from addon.upgrade import Outcome
 
@@ -28,9 +30,7 @@ class _NoWord(Exception):
 
 
 @click.command()
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
+@DATA
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

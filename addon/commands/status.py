@@ -6,7 +6,6 @@ import base64
 import http.client
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,10 +13,13 @@ from rich.console import Console
 
 from addon import __version__, running
 from addon.admission.rules import place
-from addon.service import default_data
+from addon.commands.options import DATA
+from addon.running import default_data
 from addon.status import document, terminal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from addon.running import Running
 
 # Of all interfaces: itself is then where it is asked.
@@ -31,9 +33,7 @@ class _Unanswered(Exception):
 
 
 @click.command("status")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
+@DATA
 @click.option("--json", "as_json", is_flag=True, help="The whole document of /status.json.")
 def status(data: Path | None, as_json: bool) -> None:
     """Say what the running proxy does: its status page, in a terminal.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from addon.config import wellknown
-from addon.service import default_data
+from addon.running import default_data
 from ca.authority import AuthorityError, dns_name
 from ca.files import NEXT_CRT, OLD_CRT, ROOT_CRT
 from ca.trust import facts, targets

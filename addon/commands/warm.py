@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,14 +13,14 @@ from rich.console import Console
 
 from addon import journal
 from addon.cache.store import StoreError
-from addon.commands.config import CONFIGS
+from addon.commands.options import CONFIGS, DATA
 from addon.commands.references import ImageName
 from addon.config.load import load
 from addon.config.model import ConfigError
 from addon.fingerprints import FingerprintError
 from addon.loop import Loop
 from addon.parent import ParentError, Parents
-from addon.service import default_data
+from addon.running import default_data
 from addon.warming import opening, outcome
 from addon.warming.display import display
 from addon.warming.platforms import BadPlatform, Platform, this_machine
@@ -31,6 +30,7 @@ from addon.warming.warmer import CacheUnwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from addon.cache.reference import Reference
     from addon.config.model import Config
@@ -81,9 +81,7 @@ class _Platform(click.ParamType[Platform]):
 )
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, metavar="N", help="Blobs at a time.")
 @CONFIGS
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
-)
+@DATA
 def warm(
     images: tuple[Reference, ...],
     files: tuple[str, ...],

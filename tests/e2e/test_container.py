@@ -29,7 +29,7 @@ from support.programs import docker_registry
 from support.proxy import LOG_LINE, ROOT
 from support.wheels import wheelhouse
 
-from addon import service
+from addon import running
 
 if TYPE_CHECKING:
     import subprocess
@@ -210,13 +210,13 @@ def test_what_the_image_says_of_itself(box: Box, monkeypatch: pytest.MonkeyPatch
     assert config["Labels"]["org.opencontainers.image.base.name"] == BASE
     variables = dict(each.split("=", 1) for each in config["Env"])
     monkeypatch.setenv("XDG_DATA_HOME", variables["XDG_DATA_HOME"])
-    assert list(config["Volumes"]) == [str(service.default_data())]
+    assert list(config["Volumes"]) == [str(running.default_data())]
 
 
 def test_all_that_is_run_has_been_compiled(box: Box) -> None:
     """What is not there cannot be written later."""
     code = (
-        "import sys, addon.cli, http.client\n"
+        "import sys, addon.commands.serve, addon.commands.warm, http.client\n"
         "from pathlib import Path\n"
         "compiled = [Path(found) for each in sys.modules.values() if (found := getattr(each, '__cached__', None))]\n"
         "print(len(compiled) > 500, *(path for path in compiled if not path.exists()))"

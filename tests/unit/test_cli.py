@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from support.processes import clean_env, connectable, run
 
 from addon.cli import main
+from addon.commands.serve import serve_command
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -103,7 +104,7 @@ def test_a_bad_address(tmp_path: Path, listen: str) -> None:
 )
 def test_an_address_that_is_none(listen: str) -> None:
     # Converted only: a start would listen there.
-    (option,) = [each for each in main.commands["serve"].params if each.name == "listen"]
+    (option,) = [each for each in serve_command.params if each.name == "listen"]
     with pytest.raises(click.BadParameter):
         option.type.convert(listen, option, None)
 
@@ -118,7 +119,7 @@ def test_an_address_that_is_none(listen: str) -> None:
     ],
 )
 def test_a_good_address(listen: str, expected: tuple[str, int]) -> None:
-    (option,) = [each for each in main.commands["serve"].params if each.name == "listen"]
+    (option,) = [each for each in serve_command.params if each.name == "listen"]
     assert option.type.convert(listen, option, None) == expected
 
 

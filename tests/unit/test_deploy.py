@@ -14,8 +14,9 @@ from ruamel.yaml import YAML
 from support.processes import needs
 from support.units import read_unit
 
-from addon import __version__, service
-from addon.cli import main
+from addon import __version__, running
+from addon.commands.ca import ca
+from addon.commands.serve import serve_command
 from addon.config.load import load
 from addon.config.model import Admission
 from addon.doors.listening import address
@@ -43,7 +44,7 @@ def read_yaml(path: Path) -> list[Document]:
 def serving(argv: list[str]) -> dict[str, Any]:
     """What `mirrortap serve` understands of a command line. Raises click's errors."""
     assert argv[:2] == ["mirrortap", "serve"]
-    return dict(main.commands["serve"].make_context("serve", list(argv[2:])).params)
+    return dict(serve_command.make_context("serve", list(argv[2:])).params)
 
 
 def listens(parameters: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -69,7 +70,7 @@ def test_the_image_serves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert instructions("EXPOSE") == [" ".join(str(port) for _, port in EVERYWHERE.values())]
     variables = dict(each.split("=", 1) for each in shlex.split(" ".join(instructions("ENV"))))
     monkeypatch.setenv("XDG_DATA_HOME", variables["XDG_DATA_HOME"])
-    assert (found["data"], str(service.default_data())) == (None, DATA)
+    assert (found["data"], str(running.default_data())) == (None, DATA)
     assert instructions("VOLUME") == [DATA]
     assert instructions("USER") == ["10001:10001"]
 
@@ -298,7 +299,7 @@ def test_the_job_that_imports_a_ca(kubernetes: Mapping[tuple[str, str], Document
     (container,) = kubernetes["Job", "mirrortap-ca-import"]["spec"]["template"]["spec"]["containers"]
     line = container["args"][0].splitlines()[-1]
     # click looks for the files, which are in the cluster: the options alone are held against it.
-    options = {option for part in main.commands["ca"].commands["import"].params for option in part.opts}  # type: ignore[attr-defined]
+    options = {option for part in ca.commands["import"].params for option in part.opts}
     assert shlex.split(line)[:3] == ["mirrortap", "ca", "import"]
     assert {part for part in shlex.split(line) if part.startswith("--")} <= options
 

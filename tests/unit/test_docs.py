@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PAGES = {page.path: page for page in pages()}
 BLOCKS = [block for page in PAGES.values() for block in page.blocks()]
+CONTEXT = click.Context(main)
 LANGUAGES = {"sh", "toml", "json", "yaml", "ini", "text", "dockerfile", "promql", "nginx"}
 
 _TESTS = re.compile(r"tests/\S+\.py")
@@ -51,7 +52,7 @@ class TestAPage:
         faults = [
             f"{page.name}:{line}: {fault}"
             for line, text in page.code()
-            if re.match(r"mirrortap [a-z]+\b", text) and text.split()[1] in main.commands
+            if re.match(r"mirrortap [a-z]+\b", text) and text.split()[1] in main.list_commands(CONTEXT)
             for fault in _faults(text)
         ]
         assert faults == []
@@ -156,10 +157,11 @@ def _faults(line: str) -> Iterator[str]:
         arguments = list(words)
         while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
             name = arguments.pop(0)
-            if name not in command.commands:
+            found = command.get_command(CONTEXT, name)
+            if found is None:
                 yield f"there is no command {name!r} in: {line}"
                 return
-            command = command.commands[name]
+            command = found
         known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)} | {"-h", "--help"}
         for word in arguments:
             option = word.strip("[]").partition("=")[0]

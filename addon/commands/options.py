@@ -1,6 +1,8 @@
-"""Names of the mirror door on the command line."""
+"""Options that several commands have."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -19,11 +21,22 @@ class _DnsName(click.ParamType[str]):
             self.fail(f"{error}; no certificate of this CA can be for an address", param, ctx)
 
 
-mirror_tls = click.option(
+MIRROR_TLS = click.option(
     "--mirror-tls",
     "mirror_names",
     type=_DnsName(),
     multiple=True,
     metavar="NAME",
     help="A DNS name of the mirror, which then speaks https. May be given several times.",
+)
+CONFIGS = click.option(
+    "--config",
+    "configs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Mirrors and registries: a mirrortap.toml or buildkitd.toml, a daemon.json, a certs.d folder or a"
+    " registries.conf. May be given several times.",
+)
+DATA = click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
 )
