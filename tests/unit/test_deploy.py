@@ -155,9 +155,9 @@ def test_the_composed_builder_has_the_proxy_and_the_ca(compose: Document) -> Non
     builder, ca = compose["services"]["buildkitd"], compose["services"]["ca"]
     assert builder["environment"]["HTTPS_PROXY"] == f"http://mirrortap:{EVERYWHERE['proxy'][1]}"
     told = (DOCS / "compose.md").read_text()
-    assert all(f"    {name}={value}\n" in told for name, value in builder["environment"].items())
+    assert all(f"\n{name}={value}\n" in told for name, value in builder["environment"].items())
     readme = (ROOT / "README.md").read_text()
-    assert set(builder["environment"]) <= set(re.findall(r"^    export (\w+)=", readme, re.MULTILINE))
+    assert set(builder["environment"]) <= set(re.findall(r"^export (\w+)=", readme, re.MULTILINE))
     volumes = {volume.split(":")[0]: volume.split(":")[1] for volume in builder["volumes"]}
     folder, name = builder["environment"]["SSL_CERT_FILE"].rsplit("/", 1)
     assert volumes["ca"] == folder
