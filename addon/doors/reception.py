@@ -50,11 +50,15 @@ class Reception:
         self._tasks: set[asyncio.Task[None]] = set()
         self._visitors: dict[Visitor, Way] = {}
         self._leaving = False
-        self.busy = 0
-        """Requests that are being answered."""
+        self._answering = 0
         self._empty = asyncio.Event()
         self._empty.set()
         self._late = journal.Seldom(log, _LINES)
+
+    @property
+    def busy(self) -> int:
+        """Requests whose answers will come to an end: who looks on is none of them."""
+        return self._answering - sum(visitor.looks_on for visitor in self._visitors)
 
     def start(self, work: Coroutine[None, None, None]) -> None:
         """Runs until it ends, or the reception closes."""
@@ -121,11 +125,11 @@ class Reception:
         visitor = request.protocol
         assert isinstance(visitor, Visitor)
         visitor.asked(request.content)
-        self.busy += 1
+        self._answering += 1
         try:
             return await self._visitors[visitor].exchange(request, visitor).answer()
         finally:
-            self.busy -= 1
+            self._answering -= 1
             visitor.answered()
 
     async def leave(self) -> None:
@@ -144,12 +148,11 @@ class Reception:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Whoever looks on and does not take what we send: the others have gone.
-        onlookers = [visitor for visitor in self._visitors if visitor.looks_on]
-        for visitor in onlookers:
-            visitor.abort("stopped")
-        if running := self.busy - len(onlookers):
-            log.info("stopping when %d running transfers are through, at most %g s", running, drain)
+        if self.busy:
+            log.info("stopping when %d running transfers are through, at most %g s", self.busy, drain)
+        # They do not take what we send: the others have gone.
+        for onlooker in [visitor for visitor in self._visitors if visitor.looks_on]:
+            onlooker.abort("stopped")
         self._server.pre_shutdown()
         begun = time.monotonic()
         await self._server.shutdown(drain)

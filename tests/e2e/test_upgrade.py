@@ -331,6 +331,16 @@ def by_socks(proxy: Proxy) -> http.client.HTTPConnection:
     return connection
 
 
+@contextmanager
+def watched(place: str) -> Iterator[http.client.HTTPResponse]:
+    """What keeps a status page up to date."""
+    with closing(http.client.HTTPConnection(place, timeout=30)) as connection:
+        connection.request("GET", "/events")
+        answer = connection.getresponse()
+        assert answer.readline().startswith(b"retry:")
+        yield answer
+
+
 def test_connections_that_wait_end_and_a_second_word_ends_the_rest(tmp_path: Path, registry: FakeRegistry) -> None:
     small, large = blob(registry, b"content"), blob(registry, bytes(LARGE))
     settings = toml({HOST: {"server": registry.url}}, {"drain-timeout": "100ms"})
@@ -340,8 +350,11 @@ def test_connections_that_wait_end_and_a_second_word_ends_the_rest(tmp_path: Pat
         plain = stack.enter_context(closing(http.client.HTTPConnection(proxy.mirror, timeout=30)))
         for connection, path in (kept, small), (idle, small), (plain, small.replace("/v2/", f"/v2/{HOST}/")):
             assert exchange(connection, "GET", path).headers["Connection"] is None
+        watching = [stack.enter_context(watched(place)) for place in (f"{proxy.host}:{proxy.port}", proxy.mirror)]
         stack.enter_context(begun(by_socks(proxy), large))
         assert "; 1 transfer is finishing in the old one" in restart(proxy).stdout
+        for page in watching:
+            page.read()  # a status page that is open comes back to the newer one
         answer = exchange(kept, "GET", small)
         assert (answer.body, answer.headers["Connection"]) == (b"content", "close")
         # Nothing is cut off in the middle: a connection that waits ends as such, and the transfer goes on.
