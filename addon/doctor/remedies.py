@@ -33,7 +33,7 @@ def certificates(kind: Kind | None, url: str) -> str:
         case "podman":
             return f"Give podman, buildah and skopeo the proxy's CA:\n  mirrortap trust containers --proxy {url}"
         case None:
-            lines = f"  curl -fsS -o /tmp/mirrortap.crt {url}/ca.crt\n  export SSL_CERT_FILE=/tmp/mirrortap.crt"
+            lines = f"  curl -fsS -o ~/mirrortap.crt {url}/ca.crt\n  export SSL_CERT_FILE=~/mirrortap.crt"
             system = f"  mirrortap trust system --proxy {url}"
             return f"Give what pulls the proxy's CA:\n{lines}\nor the whole system:\n{system}"
 

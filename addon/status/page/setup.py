@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Door = Literal["proxy", "mirror"]
 
-_CA = "/tmp/mirrortap.crt"
+# Where nobody else can put a file first.
+_CA = "~/mirrortap.crt"
 _DAEMON_CA = "/etc/ssl/mirrortap.crt"
 # A DNS name or an address, and nothing that means something to a shell.
 _HOST = re.compile(
@@ -142,10 +143,10 @@ def mirror(url: str) -> tuple[Step, ...]:
 
 def _buildkit(at: Reach) -> Builder:
     # One registry's table is enough to have buildx copy the CA; SSL_CERT_FILE then makes it count for all.
-    table = buildkit.registries(("docker.io",), _CA).replace("\n", "\\n")
+    table = buildkit.registries(("docker.io",), "%s").replace("\n", "\\n")
     options = [
         "docker buildx create --name mirrortap --use --bootstrap --driver docker-container",
-        "--buildkitd-config /tmp/buildkitd.toml",
+        "--buildkitd-config ~/buildkitd.toml",
         *([f"--driver-opt env.HTTPS_PROXY={at.proxy}"] if at.proxy else []),
         f"--driver-opt env.SSL_CERT_FILE={buildkit.in_builder(('docker.io',), 'mirrortap.crt')}",
     ]
@@ -158,7 +159,7 @@ def _buildkit(at: Reach) -> Builder:
                 "\n".join(
                     [
                         f"curl -fsS -o {_CA} {at.ca}",
-                        f"printf '{table}' > /tmp/buildkitd.toml",
+                        f"printf '{table}' {_CA} > ~/buildkitd.toml",
                         " \\\n    ".join(options),
                     ]
                 ),
