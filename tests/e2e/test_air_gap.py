@@ -1,4 +1,5 @@
-"""The air gap: what one proxy pulled is exported, imported in an empty folder, and built from with no network behind.
+"""The air gap: what a Dockerfile needs is warmed and exported, imported in an empty folder, and built from with no
+network behind.
 
 The proxy that serves it there is offline and has a data folder of its own: the registry that it was pulled from may as
 well be on another planet.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 pytestmark = needs("skopeo", "docker-registry", "buildah", "dockerd", "docker", "containerd", "ctr", "runc")
 
 CORP = "registry.corp.test"
+DOCKERFILE = f"ARG BASE={APP}\nFROM $BASE\nRUN sha256sum data/*.bin > sums\nFROM {MULTI}\n"
 CLASSIC = "docker.io/library/classic:1.0"
 SAVED = "docker.io/library/saved:1.0"
 
@@ -51,14 +53,15 @@ def cache(data: Path, *arguments: str | Path, code: int = 0) -> Result:
 
 @pytest.fixture(scope="module")
 def carried(tmp_path_factory: pytest.TempPathFactory, mirror: RealRegistry) -> Path:
-    """An archive of what was pulled through a proxy, which runs on meanwhile: of multi one platform of two."""
+    """An archive of what a Dockerfile was found to need, where there is no proxy: of multi one platform of two."""
     folder = tmp_path_factory.mktemp("connected")
-    config = toml({"docker.io": {"mirrors": [mirror.endpoint]}, mirror.endpoint: {"http": True}})
-    with serve(folder, config) as proxy:
-        machine = Sandbox(folder / "builder", proxy=proxy.url, ca=proxy.ca)
-        machine.pull(APP)
-        machine.pull(MULTI)
-        told = cache(proxy.data, "export", "--output", folder / "images.tar").stderr
+    config, dockerfile, data = folder / "mirrors.toml", folder / "Dockerfile", folder / "data"
+    config.write_text(toml({"docker.io": {"mirrors": [mirror.endpoint]}, mirror.endpoint: {"http": True}}))
+    dockerfile.write_text(DOCKERFILE)
+    arguments = ["warm", "--from", dockerfile, "--config", config, "--data", data]
+    warmed = CliRunner().invoke(main, list(map(str, arguments)))
+    assert warmed.exit_code == 0, warmed.output
+    told = cache(data, "export", "--output", folder / "images.tar").stderr
     assert f"exported {APP}\nexported {MULTI}\n" in told
     return folder / "images.tar"
 
@@ -84,7 +87,7 @@ def test_buildah_builds_from_it(app: Image, behind: Proxy, builder: Builder) -> 
     machine = builder(behind)
     context = machine.home / "context"
     context.mkdir()
-    (context / "Dockerfile").write_text(f"FROM {APP}\nRUN sha256sum data/*.bin > sums\nFROM {MULTI}\n")
+    (context / "Dockerfile").write_text(DOCKERFILE)
     options = ("--isolation=chroot", f"--signature-policy={machine.policy}", "--no-cache")
     machine.buildah("bud", *options, "--target=0", "--tag=built", str(context))
     machine.buildah("bud", *options, "--tag=both", str(context))
