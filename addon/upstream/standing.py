@@ -36,11 +36,16 @@ class Standing:
             self._asked[registry, endpoint] = None
 
     def endpoints(self, rules: Iterable[Rule], tallied: Tallied) -> list[EndpointFacts]:
-        """Those of the rules, and those that were asked without one; names that are patterns lead nowhere."""
+        """Those of the rules, and those that were asked without one; names that are patterns lead nowhere.
+
+        A table that says how a mirror is reached makes no registry of it until it is asked for as one.
+        """
+        rules = [rule for rule in rules if "*" not in rule.registry and not rule.offline]
+        mirrors = {endpoint.authority for rule in rules for endpoint in rule.mirrors}
         known = dict.fromkeys(
             (rule.registry, endpoint)
             for rule in rules
-            if "*" not in rule.registry and not rule.offline
+            if rule.mirrors or rule.registry not in mirrors
             for endpoint in routing.endpoints(rule)
         )
         return [self._facts(*each, tallied) for each in known | self._asked]
