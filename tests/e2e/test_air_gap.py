@@ -122,7 +122,9 @@ def test_buildkit_builds_from_it_and_what_docker_saves_is_imported(
         assert diff_id in shown
 
 
-def test_others_read_what_was_exported(app: Image, multi: MultiArch, carried: Path, tmp_path: Path) -> None:
+def test_others_read_what_was_exported(
+    app: Image, multi: MultiArch, carried: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     machine = Sandbox(tmp_path / "machine")
     machine.skopeo("copy", "--quiet", f"oci-archive:{carried}:{APP}", f"dir:{tmp_path / 'app'}")
     assert sha256((tmp_path / "app" / "manifest.json").read_bytes()) == app.manifest.digest
@@ -130,7 +132,8 @@ def test_others_read_what_was_exported(app: Image, multi: MultiArch, carried: Pa
         assert sha256((tmp_path / "app" / blob.digest.removeprefix("sha256:")).read_bytes()) == blob.digest
     machine.skopeo("copy", "--quiet", f"oci-archive:{carried}:{MULTI}", f"dir:{tmp_path / 'multi'}")
     assert sha256((tmp_path / "multi" / "manifest.json").read_bytes()) == multi.images[0].manifest.digest
-    with containerd(tmp_path / "containerd") as daemon:
+    # Its sockets have names that must be short.
+    with containerd(tmp_path_factory.mktemp("ctrd")) as daemon:
         daemon.ctr("images", "import", "--snapshotter", "native", str(carried), env=machine.env)
         listed = daemon.ctr("images", "ls", env=machine.env).stdout
     for name, digest in (APP, app.manifest.digest), (MULTI, multi.index.digest):
