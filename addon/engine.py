@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from addon import oci, reply
 from addon.body import BodyCut
 from addon.cache.index import Index
+from addon.counts.tally import Tally
 from addon.oci import Blob, Digest, Manifest, OciError, Ping, Referrers
 from addon.pulls.by_digest import ByDigest
 from addon.pulls.by_tag import ByTag
@@ -16,7 +17,6 @@ from addon.pulls.pull import Pull
 from addon.pulls.redirects import Redirects
 from addon.pulls.referrers import Referring
 from addon.pulls.relay import Relay
-from addon.status.tally import Tally
 from addon.upstream import routing
 from addon.upstream.response import EndpointError
 from addon.upstream.routing import Attempt

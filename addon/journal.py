@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from addon.counts.facts import Answered
     from addon.reply import Served
-    from addon.status.facts import Answered
 
 Format = Literal["text", "json"]
 

@@ -20,6 +20,8 @@ from mitmproxy.options import Options
 
 from addon import __version__, journal, running, welcome
 from addon.admission import rules
+from addon.counts.facts import Listening
+from addon.counts.slots import Slots
 from addon.doors.closing import Closing
 from addon.doors.listening import ListenError, adopt, bind, listen
 from addon.doors.mirror import MirrorDoor
@@ -28,9 +30,7 @@ from addon.loop import Loop
 from addon.notify import notify
 from addon.running import Running
 from addon.service import StartError
-from addon.status.facts import Listening
 from addon.status.reporter import Place
-from addon.status.slots import Slots
 from addon.upgrade import InLoop, Upgrade
 from addon.workers import supervise
 

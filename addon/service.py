@@ -19,6 +19,7 @@ from addon.cache.store import StoreError
 from addon.config.current import Current
 from addon.config.load import load
 from addon.config.model import ConfigError
+from addon.counts.tally import Tally
 from addon.engine import Engine
 from addon.fingerprints import FingerprintError, Fingerprints
 from addon.loops import Via
@@ -30,7 +31,6 @@ from addon.renewal import Renewal
 from addon.running import LOCK, default_data
 from addon.status.pages import Pages
 from addon.status.reporter import Place, Reporter
-from addon.status.tally import Tally
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 from addon.watching import Watch, Watching
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addon.config.model import Config
-    from addon.status.facts import Facts
+    from addon.counts.facts import Facts
     from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed

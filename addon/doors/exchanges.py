@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from addon import journal, reply
+from addon.counts import answered
 from addon.doors.sending import Sending
 from addon.doors.visitors import MAX_HEAD, too_long
 from addon.oci import OciError
 from addon.reply import OFFLINE_REASON, OFFLINE_STATUS, Reply, Served
-from addon.status import answered
 
 if TYPE_CHECKING:
     from aiohttp import web

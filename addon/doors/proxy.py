@@ -17,6 +17,7 @@ from addon import addresses, journal
 from addon.admission import rules
 from addon.admission.gate import Refusal, login_to_proxy
 from addon.body import BodyCut
+from addon.counts import answered
 from addon.doors import answers, live
 from addon.doors.answers import RegistryResponse
 from addon.doors.asked import SECRET_HEADERS, Asked, by_host, by_ticket
@@ -36,7 +37,6 @@ from addon.doors.visitors import GRACE
 from addon.doors.ways import Ways
 from addon.oci import OciError
 from addon.reply import Request
-from addon.status import answered
 from ca.authority import AuthorityError
 
 if TYPE_CHECKING:

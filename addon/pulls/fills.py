@@ -8,9 +8,9 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from addon.counts.tally import Tally
 from addon.journal import Seldom
 from addon.pulls.fill import Fill, Outcome
-from addon.status.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable

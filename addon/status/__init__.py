@@ -1,1 +1,1 @@
-"""What a running proxy says of itself: counted, shared among workers, shown."""
+"""What a running proxy says of itself: collected, judged, shown."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from addon.status.facts import Counters, Facts
+from addon.counts.facts import Counters, Facts
 
 # What the parts of a counter's key are called.
 _KEYS = {

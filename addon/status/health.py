@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from addon.status.facts import EndpointFacts
+    from addon.counts.facts import EndpointFacts
 
 # Seconds for which it is believed whether the cache can be written; and how much is written to find out.
 _BELIEVED, _BYTES = 5.0, 4096

@@ -8,13 +8,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from addon.status.facts import Span, Traffic
+from addon.counts.facts import Span, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from addon.status.tally import Moved
+    from addon.counts.tally import Moved
 
 log = logging.getLogger("mirrortap")
 

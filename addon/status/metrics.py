@@ -23,14 +23,14 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from addon.status.facts import OTHER, Histogram, State
+from addon.counts.facts import OTHER, Histogram, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
-    from addon.status.facts import CacheFacts, CaFacts, Counters, EndpointFacts, Facts, QuotaFacts
+    from addon.counts.facts import CacheFacts, CaFacts, Counters, EndpointFacts, Facts, QuotaFacts
 
 # Of registries, and of endpoints: what comes after so many counts as one more, OTHER.
 _MOST_NAMES = 500

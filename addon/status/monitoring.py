@@ -10,7 +10,7 @@ from addon.status import health, metrics
 
 if TYPE_CHECKING:
     from addon.cache.cache import Cache
-    from addon.status.facts import Facts
+    from addon.counts.facts import Facts
 
 _TEXT = "text/plain; charset=utf-8"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from addon.admission.gate import Gate
     from addon.cache.cache import Cache
-    from addon.status.facts import Facts
+    from addon.counts.facts import Facts
     from addon.status.page.setup import Door
     from ca.authority import Authority
 

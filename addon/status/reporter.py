@@ -16,8 +16,7 @@ from addon import __version__
 from addon.cache import pins
 from addon.cache.cache import Cache
 from addon.cache.store import StoreError
-from addon.status import warned
-from addon.status.facts import (
+from addon.counts.facts import (
     CacheFacts,
     CaFacts,
     Certificate,
@@ -27,8 +26,9 @@ from addon.status.facts import (
     Listening,
     Share,
 )
+from addon.counts.shares import merged
+from addon.status import warned
 from addon.status.history import History
-from addon.status.shares import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from addon.admission.gate import Gate
     from addon.config.current import Current
     from addon.config.model import Config
+    from addon.counts.facts import Answered
+    from addon.counts.slots import Slots
+    from addon.counts.tally import Tally
     from addon.oci import Digest
     from addon.pulls.fill import Fill
     from addon.pulls.fills import Fills
     from addon.renewal import Renewal
-    from addon.status.facts import Answered
-    from addon.status.slots import Slots
-    from addon.status.tally import Tally
     from addon.upstream.standing import Standing
     from addon.watching import Watch
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from addon.status.facts import Facts
+    from addon.counts.facts import Facts
 
 _STYLES = {"up": "green", "limited": "yellow", "down": "bold red", "unknown": "dim"}
 # Columns from which on rows stand in a table.

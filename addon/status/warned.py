@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from addon.counts.facts import Warned
 from addon.journal import size
-from addon.status.facts import Warned
 from addon.status.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from addon.status.facts import CacheFacts, CaFacts, EndpointFacts, QuotaFacts, Share
+    from addon.counts.facts import CacheFacts, CaFacts, EndpointFacts, QuotaFacts, Share
 
 # Seconds before its end that a certificate which is not renewed by itself is news.
 _ENDING = 30 * 86400.0

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from addon import journal
-from addon.status.facts import Filling
+from addon.counts.facts import Filling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from addon.status.facts import Answered, CacheFacts, EndpointFacts, Outcome, QuotaFacts, Span
+    from addon.counts.facts import Answered, CacheFacts, EndpointFacts, Outcome, QuotaFacts, Span
 
 HIDDEN = "(private)"
 NONE = "–"

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from addon.config.model import Endpoint
+    from addon.counts.facts import State
     from addon.oci import Digest
-    from addon.status.facts import State
 
 # Seconds that an endpoint rests after it failed once, and at most; at most when it said itself for how long; and that
 # it is not believed about a digest.

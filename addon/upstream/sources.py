@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from addon.config.current import Current
     from addon.config.model import Endpoint, Rule
-    from addon.status.tally import Tally
+    from addon.counts.tally import Tally
     from addon.upstream.client import Headers, Upstream
     from addon.upstream.reader import Reader, Rights
     from addon.upstream.response import Response

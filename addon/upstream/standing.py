@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from addon.status.facts import EndpointFacts, QuotaFacts
+from addon.counts.facts import EndpointFacts, QuotaFacts
 from addon.upstream import routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from addon.config.model import Endpoint, Rule
-    from addon.status.facts import Tallied
+    from addon.counts.facts import Tallied
     from addon.upstream.health import Health
     from addon.upstream.quota import Quotas
 

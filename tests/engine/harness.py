@@ -22,6 +22,7 @@ from addon.body import BodyCut
 from addon.cache.cache import Cache
 from addon.cache.janitor import Janitor
 from addon.config.current import Current
+from addon.counts.tally import Tally
 from addon.engine import Engine
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
@@ -30,7 +31,6 @@ from addon.pulls.access import Access
 from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.reply import Reply, Request, Served
-from addon.status.tally import Tally
 from addon.tickets import Tickets
 from addon.upstream.client import Upstream
 

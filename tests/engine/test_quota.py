@@ -12,10 +12,10 @@ from support.config import QUICK
 from support.faults import Headers, Held, NoDigest, Status
 
 from addon.config.current import Current
+from addon.counts.tally import Tally
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
 from addon.oci import Blob, Digest, Manifest
-from addon.status.tally import Tally
 from addon.upstream import routing
 from addon.upstream.client import Upstream
 from addon.upstream.reader import ANYBODY

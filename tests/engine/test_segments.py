@@ -21,11 +21,11 @@ from support.images import sha256
 from addon.cache.spool import Spool
 from addon.config.current import Current
 from addon.config.model import Pace, Splitting
+from addon.counts.tally import Tally
 from addon.fingerprints import Fingerprints
 from addon.loops import Via
 from addon.oci import Blob, Digest, Manifest
 from addon.pulls.segments import Segments
-from addon.status.tally import Tally
 from addon.upstream.client import Upstream
 from addon.upstream.reader import ANYBODY
 from addon.upstream.sources import Sources

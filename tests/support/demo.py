@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 
 from playwright.sync_api import sync_playwright
 
+from addon.counts.tally import Moved
 from addon.oci import MANIFEST_TYPES
 from addon.status.history import History
-from addon.status.tally import Moved
 from support.certificates import Authority
 from support.config import toml
 from support.faults import Headers, Slow, Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from addon.status.facts import (
+from addon.counts.facts import (
     Answered,
     CacheFacts,
     CaFacts,

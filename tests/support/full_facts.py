@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from addon.status.facts import (
+from addon.counts.facts import (
     Answered,
     CacheFacts,
     CaFacts,

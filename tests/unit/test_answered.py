@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from addon.config.model import Rule, origin_of
+from addon.counts import answered
 from addon.reply import Reply, Request, Served
-from addon.status import answered
 
 if TYPE_CHECKING:
-    from addon.status.facts import Answered
+    from addon.counts.facts import Answered
 
 RULE = Rule("docker.io", origins=(origin_of("docker.io"),))
 DIGEST = f"sha256:{'a' * 64}"

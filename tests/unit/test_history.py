@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from addon.status.facts import Span
+from addon.counts.facts import Span
+from addon.counts.tally import Moved
 from addon.status.history import History
-from addon.status.tally import Moved
 
 if TYPE_CHECKING:
     from pathlib import Path

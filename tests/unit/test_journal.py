@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from addon import journal
 from addon.config.model import Rule
+from addon.counts import answered
 from addon.reply import Reply, Request, Served
-from addon.status import answered
 
 RULE = Rule("docker.io", ())
 HEX = hashlib.sha256(b"layer").hexdigest()

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from support.full_facts import BOUNDS, DAY, NOW, full
 
-from addon.status.facts import KINDS, OUTCOMES, Counters, EndpointFacts, Facts, Histogram, QuotaFacts, State
+from addon.counts.facts import KINDS, OUTCOMES, Counters, EndpointFacts, Facts, Histogram, QuotaFacts, State
 from addon.status.metrics import exposition
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import Clock
 
-from addon.status.facts import EndpointFacts, State
+from addon.counts.facts import EndpointFacts, State
 from addon.status.health import Check, Trial, answer, ready
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.status.slots import Slots
+from addon.counts.slots import Slots
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=80)), max_size=30))
@@ -31,7 +31,7 @@ def test_what_is_too_much_leaves_what_was_there() -> None:
 # A process of its own, which has no other thread.
 FORKING = """
 import os
-from addon.status.slots import Slots
+from addon.counts.slots import Slots
 slots = Slots(2)
 if not (pid := os.fork()):
     slots.write(2, b"from the other one" * 1000)

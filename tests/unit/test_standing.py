@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from addon.config.load import load
-from addon.status.tally import Tally
+from addon.counts.tally import Tally
 from addon.upstream.health import Health
 from addon.upstream.quota import Quotas
 from addon.upstream.standing import Standing
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addon.config.model import Config
-    from addon.status.facts import EndpointFacts
+    from addon.counts.facts import EndpointFacts
 
 FILE = """
 [registry."docker.io"]

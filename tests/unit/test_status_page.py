@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.facts import DIGEST, NASTY, NOW, answered, empty, example
 
+from addon.counts.facts import OUTCOMES, Counters, EndpointFacts, Facts, Listening, Span
 from addon.status import document, terminal, words
 from addon.status.events import Events, event
-from addon.status.facts import OUTCOMES, Counters, EndpointFacts, Facts, Listening, Span
 from addon.status.page import chart, render, setup
 from addon.status.page.selection import Selection
 

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addon.status.facts import KINDS, OTHER, OUTCOMES, Answered, EndpointFacts, Filling, QuotaFacts, Share, Tallied
-from addon.status.shares import merged
-from addon.status.tally import QUICK, Moved, Names, Tally
+from addon.counts.facts import KINDS, OTHER, OUTCOMES, Answered, EndpointFacts, Filling, QuotaFacts, Share, Tallied
+from addon.counts.shares import merged
+from addon.counts.tally import QUICK, Moved, Names, Tally
 
 ONE = Answered(
     at=1000.0,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from addon.status.facts import CacheFacts, CaFacts, Certificate, EndpointFacts, QuotaFacts, Share, Tallied, Warned
+from addon.counts.facts import CacheFacts, CaFacts, Certificate, EndpointFacts, QuotaFacts, Share, Tallied, Warned
 from addon.status.warned import warnings
 
 NOW = 1_700_000_000.0

@@ -11,7 +11,7 @@ from addon.status import words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from addon.status.facts import Span
+    from addon.counts.facts import Span
 
 WIDTH, HEIGHT = 360, 132
 # Where the bars stand, with room for the scale above and the times below.

@@ -12,7 +12,7 @@ from addon.status import words
 from addon.status.page import chart, setup
 
 if TYPE_CHECKING:
-    from addon.status.facts import Facts
+    from addon.counts.facts import Facts
     from addon.status.page.selection import Selection
     from addon.status.page.setup import Reach
 

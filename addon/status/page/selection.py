@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from addon.status.facts import OUTCOMES
+from addon.counts.facts import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from addon.status.facts import Answered
+    from addon.counts.facts import Answered
 
 # Characters of one value, and fields of a query, that are looked at.
 _LONGEST, _MOST = 200, 20

@@ -12,7 +12,7 @@ from ca.trust import actions, buildkit
 from ca.trust.plan import Wanted
 
 if TYPE_CHECKING:
-    from addon.status.facts import Listening
+    from addon.counts.facts import Listening
 
 Door = Literal["proxy", "mirror"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from addon import oci, trace
+from addon.counts.facts import Answered
 from addon.oci import Blob, Manifest, OciError, Referrers
-from addon.status.facts import Answered
 
 if TYPE_CHECKING:
+    from addon.counts.facts import Kind, Outcome
     from addon.reply import Reply, Request
-    from addon.status.facts import Kind, Outcome
 
 # Characters that are kept of what a client wrote.
 _PATH, _AGENT, _METHOD = 512, 160, 16

@@ -9,12 +9,12 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from addon.status.facts import OTHER, Answered, Counters, Histogram, Tallied
+from addon.counts.facts import OTHER, Answered, Counters, Histogram, Tallied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from addon.status.facts import Kind, Outcome
+    from addon.counts.facts import Kind, Outcome
 
 # Registries, and endpoints, that are told apart: clients name hosts as they like (*.azurecr.io).
 _NAMES = 100

@@ -7,12 +7,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from addon.status.facts import Counters, Histogram, Share, Tallied
+from addon.counts.facts import Counters, Histogram, Share, Tallied
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-    from addon.status.facts import EndpointFacts, Filling, QuotaFacts, State
+    from addon.counts.facts import EndpointFacts, Filling, QuotaFacts, State
 
 # Of endpoints that workers see differently, what keeps some of them from asking it comes first.
 _WORST: tuple[State, ...] = ("down", "limited", "up", "unknown")
