@@ -113,27 +113,29 @@ def test_whose_certificate_it_is(ours: Authority) -> None:
     assert judged(shown(ours, "other.test"), ours, ours.root).code == "wrong-name"
 
 
-def _date(days: float = 0, hours: float = 0) -> str:
-    return format_datetime(NOW + timedelta(days=days, hours=hours), usegmt=True)
+def _date(when: timedelta | str | None) -> str | None:
+    """A Date header of so much later than now: the tests' names must not tell of the clock."""
+    return format_datetime(NOW + when, usegmt=True) if isinstance(when, timedelta) else when
 
 
 @pytest.mark.parametrize(
     ("here", "proxy", "origin", "code", "words"),
     [
         (30, None, None, "leaf-expired", "mirrortap ca show"),
-        (30, _date(30), _date(30), "leaf-expired", "mirrortap ca renew"),
+        (30, timedelta(days=30), timedelta(days=30), "leaf-expired", "mirrortap ca renew"),
         # A clock that is off, by which it is no better.
-        (30, _date(29), None, "leaf-expired", "mirrortap ca renew"),
-        (30, _date(), _date(), "clock", "this machine's clock"),
-        (30, _date(), _date(30), "clock", "On the proxy's machine, set the clock"),
-        (30, _date(), None, "clock", "Or the other's"),
-        (-30, None, _date(), "clock", "this machine's clock"),
+        (30, timedelta(days=29), None, "leaf-expired", "mirrortap ca renew"),
+        (30, timedelta(), timedelta(), "clock", "this machine's clock"),
+        (30, timedelta(), timedelta(days=30), "clock", "On the proxy's machine, set the clock"),
+        (30, timedelta(), None, "clock", "Or the other's"),
+        (-30, None, timedelta(), "clock", "this machine's clock"),
     ],
 )
 def test_dates_are_bad_by_a_certificate_or_by_a_clock(
-    ours: Authority, here: int, proxy: str | None, origin: str | None, code: str, words: str
+    ours: Authority, here: int, proxy: timedelta | None, origin: timedelta | None, code: str, words: str
 ) -> None:
-    finding = judged(shown(ours), ours, ours.root, times=Times(NOW + timedelta(days=here), proxy, origin))
+    times = Times(NOW + timedelta(days=here), _date(proxy), _date(origin))
+    finding = judged(shown(ours), ours, ours.root, times=times)
     assert (finding.verdict, finding.code) == ("failed", code)
     assert words in finding.remedy
 
@@ -142,18 +144,18 @@ def test_dates_are_bad_by_a_certificate_or_by_a_clock(
     ("proxy", "origin", "whose"),
     [
         (None, None, None),
-        (_date(), _date(), None),
-        (_date(), None, None),
+        (timedelta(), timedelta(), None),
+        (timedelta(), None, None),
         ("nonsense", "Thu", None),
-        (_date(hours=3), _date(hours=3), "this machine does not"),
-        (_date(hours=3), _date(), "the proxy is the odd one out"),
-        (_date(), _date(hours=-3), "the registry is the odd one out"),
-        (_date(hours=3), _date(hours=-3), "the proxy and this machine do not agree"),
-        (None, _date(hours=3), "the registry and this machine do not agree"),
+        (timedelta(hours=3), timedelta(hours=3), "this machine does not"),
+        (timedelta(hours=3), timedelta(), "the proxy is the odd one out"),
+        (timedelta(), timedelta(hours=-3), "the registry is the odd one out"),
+        (timedelta(hours=3), timedelta(hours=-3), "the proxy and this machine do not agree"),
+        (None, timedelta(hours=3), "the registry and this machine do not agree"),
     ],
 )
-def test_whose_clock_is_off(proxy: str | None, origin: str | None, whose: str | None) -> None:
-    finding = clocks.judge("clock", Times(NOW, proxy, origin))
+def test_whose_clock_is_off(proxy: timedelta | str | None, origin: timedelta | str | None, whose: str | None) -> None:
+    finding = clocks.judge("clock", Times(NOW, _date(proxy), _date(origin)))
     assert (whose is None) == (finding is None)
     if finding and whose:
         assert (finding.verdict, finding.code) == ("warning", "clock")
