@@ -36,7 +36,7 @@ pytestmark = needs("skopeo", "docker-registry")
 
 MIB = 1 << 20
 LARGE = int(os.environ.get("LARGE_MIB", "64")) * MIB
-KILLS = int(os.environ.get("KILLS", "8"))
+KILLS = int(os.environ.get("KILLS", "6"))
 HEAD = 2000  # bytes of an answer that are not the body, and the last byte of what is there, asked for again
 
 
