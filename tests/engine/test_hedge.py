@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from engine.harness import RawExchange
 
 
-def hedging(after: float = 0.02, *, origin: bool = False) -> Callable[[Config], Config]:
+def hedging(after: float = 0.1, *, origin: bool = False) -> Callable[[Config], Config]:
     def tuned(config: Config) -> Config:
         timeouts = replace(config.timeouts, hedge=after)
         return replace(config, timeouts=timeouts, downloads=replace(config.downloads, hedge_origin=origin))
@@ -186,7 +186,8 @@ async def test_a_slow_one_goes_on_where_its_rival_breaks_off(
     layer = image.layers[1]
     mirrors[0].inject(Held(asyncio.Event()), times=1)
     mirrors[1].inject(Truncate(layer.size // 2), times=1)
-    got = await setup.proxy(None, *mirrors[:2], tuned=hedging()).get(blob(layer.digest))
+    # On a busy machine, too, whoever is asked for the rest has begun by then.
+    got = await setup.proxy(None, *mirrors[:2], tuned=hedging(0.5)).get(blob(layer.digest))
     assert (got.data, got.cut) == (layer.data, None)
     assert [len(mirror.requests) for mirror in mirrors] == [2, 1, 0]
     assert f"{mirrors[0].endpoint}: no answer" not in caplog.text
@@ -198,7 +199,7 @@ async def test_whoever_broke_off_comes_after_those_that_were_not_asked(
     layer = image.layers[1]
     mirrors[0].inject(Held(asyncio.Event()))
     mirrors[1].inject(Truncate(layer.size // 2), times=1)
-    got = await setup.proxy(None, *mirrors, tuned=hedging()).get(blob(layer.digest))
+    got = await setup.proxy(None, *mirrors, tuned=hedging(0.5)).get(blob(layer.digest))
     assert (got.data, got.cut) == (layer.data, None)
     # Nor is the slow one the first to be asked for the rest.
     assert [len(mirror.requests) for mirror in mirrors] == [1, 1, 1]
