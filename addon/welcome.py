@@ -37,6 +37,7 @@ def text(
     rules = sorted(config.rules.values(), key=lambda rule: rule.pattern)
     width = max(len(rule.pattern) for rule in rules)
     names = [name for name in wellknown.registries() if name not in config.rules]
+    place = _place(os.uname().nodename if host in _ALL else host, port)
     made = "  (made just now: builders must be told to trust it)" if authority.created else ""
     lines = [
         f"mirrortap is listening on {setup.SCHEMES[mode]}://{_place(host, port)}",
@@ -51,8 +52,9 @@ def text(
         f"CA:    {authority.root_path}{made}",
         f"       SHA-256 {authority.fingerprint}",
         *(f"       WARNING {warning}" for warning in authority.warnings),
+        f"Status page: http://{place}/",
         "",
-        *_builder(host, port, mode),
+        *_builder(place, mode),
         *(_mirror(*mirror, mirror_names) if mirror else []),
     ]
     return "\n".join(lines)
@@ -84,8 +86,8 @@ def others(config: Config) -> str:
     return f"other hosts are refused, except (tunnel): {', '.join(config.admission.tunnel) or 'none'}"
 
 
-def _builder(host: str, port: int, mode: Mode) -> list[str]:
-    at = setup.Reach(_place(os.uname().nodename if host in _ALL else host, port), mode)
+def _builder(place: str, mode: Mode) -> list[str]:
+    at = setup.Reach(place, mode)
     redirected = ["(its connections are redirected to this port: see docs/transparent.md)"] if not at.proxy else []
     return ["On a builder:", *(f"  {line}" for line in (*redirected, *setup.shell(at)))]
 

@@ -138,7 +138,7 @@ def _requests(facts: Facts) -> Part:
         (
             words.moment(each.at, facts.now),
             each.outcome,
-            f"{each.method} {each.registry}/{words.of_content(each)} {words.reference(each)}".rstrip(),
+            f"{each.method} {each.registry}/{words.of_content(each).lstrip('/')} {words.reference(each)}".rstrip(),
             f"{each.status}, {words.size(each.sent)}{f', cut: {each.cut}' if each.cut else ''}",
         )
         for each in facts.requests[:_REQUESTS]
