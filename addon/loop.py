@@ -14,6 +14,7 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 from asyncio.transports import _FlowControlMixin
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
         self._protocol = protocol
         self._waiter = waiter
         self._server = server
+        # Servers count their connections; from Python 3.13 on they know which.
+        self._as_counted = (self,) if sys.version_info >= (3, 13) else ()
         self._farewell = farewell
         self._unsent: deque[memoryview] = deque()
         self._paused = False
@@ -117,7 +120,7 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
         # As long as they can be had.
         self._names = {"sockname": self._sock.getsockname(), "peername": peer}
         if self._server is not None:
-            self._server._attach(self)
+            self._server._attach(*self._as_counted)
         self._timer = self._loop.call_later(patience, self._too_late, patience)
         self._shake_hands()
 
@@ -357,7 +360,7 @@ class TlsTransport(_FlowControlMixin, asyncio.Transport):
     def _detach(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            server._detach(self)
+            server._detach(*self._as_counted)
 
     def _release(self) -> None:
         """Nothing is done with the socket from now on."""

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from addon import peers
 from addon.oci import MAX_MANIFEST
 from addon.parent import authority
 
@@ -123,7 +124,7 @@ class Tunnel:
         with failing():
             secured = context.wrap_socket(self._socket, server_hostname=self._host)
         self._socket = secured
-        self.chain = tuple(secured.get_unverified_chain())
+        self.chain = tuple(peers.chain(secured))
 
     def ask(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from yarl import URL
 
+from addon import peers
 from addon.addresses import forbidden
 from addon.config.current import Current
 from addon.config.model import Tls, is_loopback
@@ -226,12 +227,12 @@ class _Seen:
         class Socket(ssl.SSLSocket):
             def do_handshake(self, block: bool = False) -> None:
                 super().do_handshake(block)
-                seen[:] = self.get_unverified_chain()
+                seen[:] = peers.chain(self)
 
         class Object(ssl.SSLObject):
             def do_handshake(self) -> None:
                 super().do_handshake()
-                seen[:] = self.get_unverified_chain()
+                seen[:] = peers.chain(self)
 
         self.context = new_context(tls)
         self.context.sslsocket_class, self.context.sslobject_class = Socket, Object
