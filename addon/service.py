@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from ca.authority import Authority
 
 _THREADS = 64  # at most; they are made when they are needed
+# Seconds for which the lock may be another's who only looks whether somebody has it, as `mirrortap status` does.
+_LOOKING = 0.3
 
 
 class StartError(Exception):
@@ -303,11 +305,16 @@ def _lock(data: Path) -> int:
         lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"{data}: cannot be written: {error.strerror}; choose another folder with --data") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise StoreError(
-            f"{data}: is in use by another mirrortap; stop it, or choose another folder with --data"
-        ) from None
-    return lock
+    deadline = time.monotonic() + _LOOKING
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            os.close(lock)
+            raise StoreError(
+                f"{data}: is in use by another mirrortap; stop it, or choose another folder with --data"
+            ) from None
+        return lock

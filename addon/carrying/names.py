@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from addon.cache.reference import BadReference, Reference
+from addon.cache.reference import BadReference, Reference, normalised
 from addon.oci import Digest, OciError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def full(text: str) -> Reference | None:
 
 def familiar(text: str) -> Reference | None:
     """As Docker writes names (RepoTags): without a registry they are Docker Hub's."""
-    # What has neither a dot nor a port is a folder of Docker Hub's to all clients.
-    host, slash, _ = text.partition("/")
-    is_host = bool(slash) and ("." in host or ":" in host or host == "localhost")
-    return full(text if is_host else f"docker.io/{text}")
+    try:
+        return normalised(text)
+    except BadReference:
+        return None

@@ -39,10 +39,6 @@ class Flaw:
     def untrusted(self) -> bool:
         return self.code in _UNTRUSTED
 
-    @property
-    def of_name(self) -> bool:
-        return self.code == _OTHER_NAME
-
     def good_at(self, time: datetime | None) -> bool:
         """Whether what is wrong with its dates would not be wrong then."""
         return time is not None and self.certificate.not_before <= time <= self.certificate.not_after

@@ -25,7 +25,7 @@ _TRIES = 2
 # Seconds between two looks at whether the cache is written to again.
 _LOOK = 0.1
 _ACCEPT = (("Accept", ", ".join(oci.MANIFEST_TYPES)),)
-_TOO_MANY, _LOGIN = 429, (401, 403)
+_LOGIN = (401, 403)
 
 
 class Failed(Exception):

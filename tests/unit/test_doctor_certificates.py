@@ -69,7 +69,8 @@ def test_a_chain_is_good_for_its_host_at_its_time(ours: Authority, others: Autho
     assert late.of_time
     assert not late.good_at(None)
     assert (name := chains.flaw(chain, "other.test", [ours.root], NOW))
-    assert name.of_name
+    assert not name.of_time
+    assert not name.untrusted
     for trusted in [], [others.root]:
         assert (unknown := chains.flaw(chain, HOST, trusted, NOW))
         assert unknown.untrusted

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import logging
 import os
 import re
+import threading
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.config import toml
 
+from addon.running import LOCK
 from addon.service import Service, StartError
 from ca.authority import AuthorityError
 
@@ -86,6 +89,14 @@ async def test_the_engine_is_closed_with_the_service(data: Path) -> None:
         del service
         gc.collect()
     assert not [each for each in caught if "Unclosed" in str(each.message)]
+
+
+async def test_whoever_only_looks_for_a_proxy_keeps_none_from_starting(data: Path) -> None:
+    await Service([], data).close()
+    looking = os.open(data / LOCK, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.02, os.close, [looking]).start()
+    await Service([], data).close()
 
 
 async def test_over_a_fork_the_lock_stays_where_it_was(data: Path) -> None:
