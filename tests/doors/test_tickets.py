@@ -53,7 +53,8 @@ def mirror(
     mirror = loop_thread.enter(Mirror(tmp_path / "mirror", toml(tables, {"proxy-users": tmp_path / "users"})))
     first = mirror.get(ticket(mirror, digest))
     assert (first.status, first.body) == (200, LARGE)
-    until((mirror.cache / "blobs" / str(digest).replace(":", "/")).exists)
+    # A download whose file is in place may not be over yet: who comes then is served by it.
+    until(lambda: mirror.service.tally.tallied().counters.fills)
     return mirror
 
 
