@@ -8,9 +8,11 @@ file, whichever processes have it: it is held throughout.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +31,14 @@ PATIENCE = 60.0
 # What a process says when it is up; whatever else it says is why it cannot be.
 _UP = b"\0"
 _MOST_SAID = 4096  # bytes; a pipe takes and gives so many at once
+# The successor is started by a process that ends at once, and is thereby process 1's child: systemd kills a service's
+# main process that is not its own child without waiting for it to stop (main_pid_alien in its src/core/unit.c).
+_ORPHANING = """
+import os, sys
+told, *argv = sys.argv[1:]
+pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_CLOSE, int(told))])
+os.write(int(told), b"%d" % pid)
+"""
 _VARIABLE = "MIRRORTAP_INHERITED"
 _FILE = "upgrade.json"
 
@@ -122,7 +132,7 @@ class Upgrade:
         """`handed` gives the descriptors of the lock, and of what is listened on for the proxy and the mirror."""
         self._data = data
         self._handed = handed
-        self._successor: subprocess.Popen[bytes] | None = None
+        self._successor: int | None = None
         self._failure = ""
         self.news: int | None = None
         """A descriptor to read from, while a successor is coming up."""
@@ -142,25 +152,19 @@ class Upgrade:
         self.news, news = os.pipe()
         inherited = Inherited(lock, news, tuple(proxy), tuple(mirror))
         try:
-            self._successor = subprocess.Popen(
-                # Not what this process was, but what is there now under the same name.
-                [sys.executable, *sys.orig_argv[1:]],
-                env={**os.environ, _VARIABLE: json.dumps(asdict(inherited))},
-                pass_fds=tuple(inherited._all()),
-            )
+            self._successor = _started(inherited)
         except OSError as error:
             self._close()
             self._failed(f"{sys.executable}: cannot be started: {error.strerror}")
             return False
         finally:
             os.close(news)
-        log.info("another process is to take over: pid %d", self._successor.pid)
+        log.info("another process is to take over: pid %d", self._successor)
         return True
 
     def hear(self) -> bool:
         """Reads what there is to read; True once, when the successor is up. Does not wait."""
         assert self.news is not None
-        assert self._successor
         said = os.read(self.news, _MOST_SAID)
         if said == _UP:
             self.over = True
@@ -170,29 +174,31 @@ class Upgrade:
         self._close()
         if not self.over:
             # It has closed the pipe by ending.
-            code = self._successor.wait()
-            self._failed(self._failure or f"it ended with exit code {code} before it was up; its own words are above")
+            self._failed(self._failure or "it ended before it was up; its own words are above")
         return self.over
 
     def expire(self) -> None:
         """There has been time enough."""
-        if self._successor and self.news is not None:
-            self._close()
-            self._successor.kill()
-            self._successor.wait()
+        if self.news is not None:
+            self._end(signal.SIGKILL)
             self._failed(self._failure or f"it was not up after {PATIENCE:g} s")
 
     def abandon(self) -> None:
         """This process is to end, and so is one that is coming up."""
-        if self._successor and self.news is not None:
-            self._close()
-            self._successor.terminate()
+        if self.news is not None:
+            self._end(signal.SIGTERM)
             self._tell(None, "both were told to stop", 0)
 
     def finishing(self, transfers: int) -> None:
         """To be said once, when the successor is up: what is still running here."""
+        self._tell(self._successor, "", transfers)
+
+    def _end(self, number: signal.Signals) -> None:
+        """The successor, which has not ended by itself: its end of the pipe is open."""
         assert self._successor
-        self._tell(self._successor.pid, "", transfers)
+        self._close()
+        with suppress(ProcessLookupError):  # it has just now
+            os.kill(self._successor, number)
 
     def _close(self) -> None:
         assert self.news is not None
@@ -211,6 +217,25 @@ class Upgrade:
             file.replace(self._data / _FILE)
         except OSError as error:
             log.warning("%s: mirrortap restart will not hear of it: %s", self._data, error.strerror)
+
+
+def _started(inherited: Inherited) -> int:
+    """The process id of a successor. Raises OSError."""
+    said, told = os.pipe()
+    try:
+        subprocess.run(
+            # Not what this process was, but what is there now under the same name.
+            [sys.executable, "-ISc", _ORPHANING, str(told), sys.executable, *sys.orig_argv[1:]],
+            env={**os.environ, _VARIABLE: json.dumps(asdict(inherited))},
+            pass_fds=(*inherited._all(), told),
+            check=True,
+        )
+        return int(os.read(said, 32))
+    except subprocess.CalledProcessError as error:
+        raise OSError(errno.ECHILD, "its own words are above") from error
+    finally:
+        os.close(said)
+        os.close(told)
 
 
 class InLoop:
