@@ -18,11 +18,11 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
-    from pathlib import Path
 
 log = logging.getLogger("mirrortap")
 
@@ -39,6 +39,8 @@ told, *argv = sys.argv[1:]
 pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_CLOSE, int(told))])
 os.write(int(told), b"%d" % pid)
 """
+# Of containers, as `docker run --init`: they end with the process that they have started.
+_INITS = {"catatonit", "docker-init", "dumb-init", "tini"}
 _VARIABLE = "MIRRORTAP_INHERITED"
 _FILE = "upgrade.json"
 
@@ -145,8 +147,8 @@ class Upgrade:
             log.warning("SIGUSR2 is ignored: another process is taking over already")
             return False
         self._failure = ""
-        if os.getpid() == 1:
-            self._failed("this is process 1 of a container, which ends with it: start a new container beside this one")
+        if _container_ends_with_this():
+            self._failed("the container that this runs in ends with it: start a new container beside this one")
             return False
         lock, (proxy, mirror) = self._handed()
         self.news, news = os.pipe()
@@ -217,6 +219,16 @@ class Upgrade:
             file.replace(self._data / _FILE)
         except OSError as error:
             log.warning("%s: mirrortap restart will not hear of it: %s", self._data, error.strerror)
+
+
+def _container_ends_with_this() -> bool:
+    """Whether this is what a container was started for: its process 1, or what an init that does no more waits for."""
+    if os.getppid() != 1:
+        return os.getpid() == 1
+    try:
+        return Path("/proc/1/comm").read_text().strip() in _INITS
+    except OSError:
+        return False
 
 
 def _started(inherited: Inherited) -> int:

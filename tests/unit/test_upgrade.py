@@ -97,10 +97,13 @@ def test_why_there_is_no_successor(tmp_path: Path, successor: str, begun: str, f
 
 
 @needs("unshare")
-def test_the_first_process_of_a_container_has_none(tmp_path: Path) -> None:
-    said, log = ran(tmp_path, "pass", "pass", "unshare", "--map-root-user", "--pid", "--fork")
+@pytest.mark.parametrize("init", [(), ("./tini", "-c", '"$@"; exit', "-")])
+def test_what_a_container_ends_with_has_none(tmp_path: Path, init: tuple[str, ...]) -> None:
+    (tmp_path / "tini").symlink_to("/bin/sh")
+    container = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")
+    said, log = ran(tmp_path, "pass", "pass", *container, *init)
     assert said == ""
-    told = "this is process 1 of a container, which ends with it: start a new container beside this one"
+    told = "the container that this runs in ends with it: start a new container beside this one"
     assert log == f"no other process could take over, and this one goes on: {told}\n"
     outcome = upgrade.outcome(tmp_path)
     assert outcome
