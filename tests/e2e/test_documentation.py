@@ -159,10 +159,13 @@ class Reader:
 
 
 def _like(line: str) -> str:
-    """A pattern for lines that differ by numbers, and by what `...` stands for, alone."""
+    """A pattern for lines that differ by numbers, by what `...` stands for, and by how far prefetching was, alone."""
     text = re.sub(r"sha256:[0-9a-f]+", "sha256:...", re.sub(r"^\d{4}-\d\d-\d\d \S+ ", "", line))
     parts = re.split(r"(\.\.\.|\b[\d.]+ (?:k|M)?B\b|\b\d+ ms\b)", text)
-    return "".join(re.escape(part) if i % 2 == 0 else r"\S+(?: \S*B| ms)?" for i, part in enumerate(parts))
+    pattern = "".join(re.escape(part) if i % 2 == 0 else r"\S+(?: \S*B| ms)?" for i, part in enumerate(parts))
+    if " blob " not in line:
+        return pattern
+    return re.sub(r"(?<=\\ 200\\ )miss\\ from\\ \S+?(?=\\ )", r"(?:\g<0>|hit)", pattern)
 
 
 @pytest.mark.parametrize("path", ["/usr/share/mirrortap", "/etc/ssl/mirrortap"])

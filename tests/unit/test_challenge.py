@@ -134,4 +134,5 @@ def test_a_hostile_header_takes_no_time(header: str) -> None:
     """Any endpoint, and any host it redirects to, may send 64 kB; meanwhile every transfer would stand still."""
     start = time.thread_time()
     bearer([header])
-    assert time.thread_time() - start < 0.3
+    # Of linear time it takes 0.06 s at most, when nothing else is in the way; of quadratic time, much longer than this.
+    assert time.thread_time() - start < 2
