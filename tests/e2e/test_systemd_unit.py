@@ -1,40 +1,60 @@
-"""The systemd unit: what systemd says of it, and whether the proxy does its work within what it may do there."""
+"""The systemd unit: what systemd says of it, and what it does with it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
-from support import confined
 from support.clients import Sandbox
 from support.config import toml
-from support.images import Image, parts
-from support.processes import Program, needs, run
-from support.proxy import MIRROR, ROOT, proxy_env
+from support.images import make_image, parts, sha256
+from support.processes import needs, run
+from support.proxy import ROOT
+from support.registry import FakeRegistry
+from support.systemd import Systemd
 from support.units import read_unit
 
+from e2e.test_upgrade import LARGE, begun, wait_until
+
 if TYPE_CHECKING:
-    from support.programs import RealRegistry
+    from pathlib import Path
+
+    from support.threads import LoopThread
 
 UNIT = ROOT / "deploy" / "systemd" / "mirrortap.service"
 # What docs/deploy/systemd.md says of it (10.0: all is exposed).
 EXPOSURE = 1.2
+# Ports that are free, and a log that can be read from here.
+DROP_IN = r"""[Service]
+ExecStart=
+ExecStart={} serve --config /etc/mirrortap/mirrortap.toml --data %S/mirrortap \
+    --listen 127.0.0.1:0 --mirror-listen 127.0.0.1:0
+StandardOutput=append:/run/mirrortap.log
+StandardError=append:/run/mirrortap.log
+"""
 
 
 def analyze(*args: str | Path) -> str:
     return run(["systemd-analyze", *args], env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}).stdout
 
 
+def program() -> str:
+    """Where the unit says that it is."""
+    return read_unit(UNIT)["Service", "ExecStart"][0].split()[0]
+
+
 @needs("systemd-analyze")
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     # It looks whether the program is there.
-    program = read_unit(UNIT)["Service", "ExecStart"][0].split()[0]
-    unit.write_text(UNIT.read_text().replace(program, sys.executable))
+    unit.write_text(UNIT.read_text().replace(program(), sys.executable))
     ran = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
@@ -46,49 +66,60 @@ def test_its_exposure_is_what_the_documentation_says() -> None:
     assert f"{EXPOSURE} of 10" in (ROOT / "docs" / "deploy" / "systemd.md").read_text()
 
 
-def calls(filters: list[str]) -> list[str]:
-    """What SystemCallFilter= comes to: names of system calls."""
-    allowed: set[str] = set()
-    for line in filters:
-        named = {call for name in line.removeprefix("~").split() for call in members(name)}
-        allowed = allowed - named if line.startswith("~") else allowed | named
-    return sorted(allowed | set(members("@default")))
-
-
-def members(name: str) -> list[str]:
-    if not name.startswith("@"):
-        return [name]
-    lines = (line.strip() for line in analyze("syscall-filter", name).splitlines()[1:])
-    return [call for line in lines if line and not line.startswith("#") for call in members(line)]
+def machine(folder: Path, config: str) -> Systemd:
+    """With the unit, and the program."""
+    variables = " ".join(f"{name}={value}" for name, value in Systemd.environment.items())
+    return Systemd(
+        folder,
+        {
+            program(): f'#!/bin/sh\nexec env {variables} {Systemd.python} -m addon.cli "$@"\n',
+            "/etc/mirrortap/mirrortap.toml": config,
+            "/etc/systemd/system/mirrortap.service": UNIT.read_text(),
+            "/etc/systemd/system/mirrortap.service.d/test.conf": DROP_IN.format(program()),
+        },
+    )
 
 
 @needs("systemd-analyze", "skopeo")
-def test_the_proxy_serves_within_it(tmp_path: Path, mirror: RealRegistry, app: Image) -> None:
-    """As far as that can be without systemd: without capabilities, with those system calls and sockets alone, without
-    memory that is both written and run."""
-    unit, restrictions = read_unit(UNIT), tmp_path / "restrictions.json"
-    (families,) = unit["Service", "RestrictAddressFamilies"]
-    allowed = calls(unit["Service", "SystemCallFilter"])
-    assert "chown" not in allowed, "the list is that of the unit"
-    restrictions.write_text(json.dumps({"calls": allowed, "families": families.split()}))
-    config, data = tmp_path / "mirrortap.toml", tmp_path / "data"
-    config.write_text(toml({"docker.io": {"mirrors": [mirror.endpoint], "fallback": False}}))
-    argv: list[str | Path] = [
-        sys.executable,
-        confined.__file__,
-        restrictions,
-        sys.executable,
-        "-m",
-        "addon.cli",
-        "serve",
-    ]
-    argv += ["--config", config, "--listen", "127.0.0.1:0", *MIRROR, "--data", data, "--workers", "2"]
-    with Program(argv, env=proxy_env(tmp_path), cwd=ROOT) as program:
-        url = program.out.wait_for(r"listening on (http://\S+)", timeout=60)[1]
-        builder = Sandbox(tmp_path / "builder", proxy=url, ca=data / "ca" / "ca.crt")
-        pulled = builder.pull(f"docker.io/library/app@{app.top.digest}")
-        assert {pulled.digest, *pulled.blobs()} == set(parts(app))
-        status = Path(f"/proc/{program.pid}/status").read_text()
-        told = dict(line.split(":\t") for line in status.splitlines())
-        assert (int(told["CapEff"], 16), told["NoNewPrivs"], told["Seccomp"]) == (0, "1", "2")
-        assert program.stop() == 0, program.output()
+def test_systemd_runs_it_and_cuts_no_transfer(tmp_path: Path, loop_thread: LoopThread) -> None:
+    registry, image = loop_thread.enter(FakeRegistry()), make_image(tmp_path / "image", layer_sizes=(300_000,))
+    registry.add(image, "library/app", "1.0")
+    digest = registry.content.put_blob("library/app", bytes(LARGE))
+    mirrors = {"docker.io": {"mirrors": [registry.endpoint], "fallback": False}}
+    with (
+        machine(tmp_path / "machine", toml({**mirrors, registry.endpoint: {"http": True}})) as systemd,
+        ExitStack() as stack,
+    ):
+
+        def shown(name: str) -> str:
+            return systemd.do("systemctl", "show", "--value", "--property", name, "mirrortap").stdout.strip()
+
+        systemd.do("systemctl", "start", "mirrortap")
+        old = shown("MainPID")
+        status = dict(line.split(":\t") for line in systemd.do("cat", f"/proc/{old}/status").stdout.splitlines())
+        assert (int(status["CapEff"], 16), status["NoNewPrivs"], status["Seccomp"]) == (0, "1", "2")
+        assert int(status["Uid"].split()[0]) >= 61184, "one of systemd's dynamic users"
+        told = json.loads(systemd.path("var/lib/mirrortap/running.json").read_text())
+        (host, port), mirror = told["proxy"], ":".join(map(str, told["mirror"]))
+
+        ca = tmp_path / "ca.crt"
+        ca.write_bytes(systemd.path("var/lib/mirrortap/ca/ca.crt").read_bytes())
+        pulled = Sandbox(tmp_path / "builder", proxy=f"http://{host}:{port}", ca=ca).pull("docker.io/library/app:1.0")
+        assert {pulled.digest, *pulled.blobs()} == set(parts(image))
+
+        path, connection = f"/v2/library/app/blobs/{digest}", HTTPConnection(mirror, timeout=60)
+        rest = stack.enter_context(begun(connection, path))
+        said = systemd.do(program(), "restart", "--data", "/var/lib/mirrortap")
+        assert re.match(rf"pid {old} -> pid {shown('MainPID')}, .*; 1 transfer is finishing", said.stdout)
+        assert sha256(rest()) == digest
+        wait_until(lambda: not systemd.path(f"proc/{old}").exists())
+
+        # Of a main process alone systemd would not wait for the end, were it another's child.
+        rest = stack.enter_context(begun(connection, path))
+        with ThreadPoolExecutor() as threads:
+            stopped = threads.submit(systemd.do, "systemctl", "stop", "mirrortap")
+            wait_until(lambda: "stopping when 1 running" in systemd.path("run/mirrortap.log").read_text())
+            assert sha256(rest()) == digest
+            stopped.result()
+        assert (shown("Result"), shown("ActiveState"), shown("NRestarts")) == ("success", "inactive", "0")
+        assert "SIGKILL" not in systemd.console
