@@ -135,8 +135,8 @@ class Janitor:
         oldest = self._clock() - _RESUMABLE
         old = [file for file in partials if file.modified < oldest]
         partials = await self._drop(old) + partials[len(old) :]
-        if self._full or self._clock() - self._reconciled > _RECONCILING:
-            # Noting something down may have failed, above all on a full disk.
+        if self._full or not 0 <= self._clock() - self._reconciled <= _RECONCILING:
+            # Noting something down may have failed, above all on a full disk; the clock may have been set back.
             self._reconciled = self._clock()
             known = self._contents.known()
             self._contents.reconcile(known, await asyncio.to_thread(lambda: list(self._store.contents())))
