@@ -10,13 +10,13 @@ from ca.errors import AuthorityError
 SKEW = timedelta(hours=1)
 
 # No clock that is right is before this was written; one without a battery starts in 1970 or 2000.
-_EARLIEST = datetime(2025, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def now() -> datetime:
     """In whole seconds, UTC. Raises AuthorityError for a time that cannot be."""
     time = _system()
-    if time < _EARLIEST:
+    if time < EARLIEST:
         raise AuthorityError(f"the system's clock says {time:%Y-%m-%d}, which is past; set the clock")
     return time
 

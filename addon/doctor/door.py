@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from addon import peers
+from addon.no_proxy import NoProxy
 from addon.oci import MAX_MANIFEST
 from addon.parent import authority
 
@@ -60,10 +61,11 @@ class Door:
         """Without a login."""
         return f"http://{self._parent.authority}"
 
-    def connect(self) -> str:
-        """The address at which it can be connected to. Raises Silent."""
+    def connect(self) -> tuple[str, bool]:
+        """The address at which it can be connected to, and whether that is one of this machine. Raises Silent."""
         with closing(self._socket()) as connection:
-            return str(connection.getpeername()[0])
+            there, here = (str(place[0]) for place in (connection.getpeername(), connection.getsockname()))
+        return there, there == here or NoProxy().holds(there, self._parent.port)
 
     def page(self, path: str) -> Answer:
         """One of the proxy's own. Raises Silent."""

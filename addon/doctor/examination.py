@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from addon.config.model import host_of
 from addon.doctor import (
     answers,
     builders,
-    chains,
     clocks,
     environment,
     premises,
@@ -28,11 +27,10 @@ from addon.doctor.findings import failed, ok, skipped, warning
 from addon.doctor.registry import Registry
 from addon.no_proxy import NoProxy
 from addon.parent import Parent
-from addon.upstream.findings import clock as clock_of
 from ca import found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from cryptography import x509
@@ -49,14 +47,10 @@ _MODE = "regular"
 _SOMEWHERE = Parent("", "PROXY", 3128)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True)
 class Wish:
     """`proxy`: instead of the one that the environment names; `ca`: as SSL_CERT_FILE, instead of what the builder has.
-    `configs`: of the proxy, if it is on this machine. `clock`: this machine's."""
+    `configs`: of the proxy, if it is on this machine."""
 
     image: Reference
     data: Path
@@ -64,7 +58,6 @@ class Wish:
     ca: Path | None = None
     kind: Kind | None = None
     configs: Sequence[Path] = ()
-    clock: Callable[[], datetime] = _now
 
     @property
     def host(self) -> str:
@@ -87,8 +80,11 @@ def examine(wish: Wish, machine: Machine) -> Iterator[Finding]:
     builder = builders.look(wish.kind, machine, wish.image.registry, url) if wish.kind else builders.shell(machine)
     yield from builder.findings
     parent = yield from _proxy(wish, builder, machine, running)
+    doubtful = False
     if parent:
-        yield from _through(wish, builder, machine, parent, running)
+        for each in _through(wish, builder, machine, parent, running):
+            doubtful = doubtful or each.code == clocks.CODE
+            yield each
     if not local:
         yield skipped(
             "proxy here", f"{wish.data} is not there: run this on the proxy's machine for its disk and its CA"
@@ -99,7 +95,7 @@ def examine(wish: Wish, machine: Machine) -> Iterator[Finding]:
         yield other
     proxy = processes.process(running.pid) if running else None
     own = (proxy and proxy.environment) or {}
-    yield from premises.look(wish.data, wish.configs, (wish.host, wish.port), own)
+    yield from premises.look(wish.data, wish.configs, (wish.host, wish.port), own, doubtful)
 
 
 def _of(running: Running | None) -> Parent | None:
@@ -148,11 +144,14 @@ def _through(
     wish: Wish, builder: Builder, machine: Machine, parent: Parent, running: Running | None
 ) -> Iterator[Finding]:
     door = Door(parent)
-    if not (yield from _reached(door, parent, running)):
+    together = yield from _reached(door, parent, running)
+    if together is None:
         return
-    roots = yield from _pages(door, parent)
-    if roots is None:
+    mirrortap = yield from _pages(door, parent)
+    if mirrortap is None:
         return
+    roots, times = mirrortap
+    times = replace(times, together=together)
     if not wish.ca and (unread := _unread(builder, door.url)):
         yield unread
     where = f"{wish.host}:{wish.port}"
@@ -163,15 +162,18 @@ def _through(
         if tunnel is None:
             return
         tunnel.close()
-        shown, ping, times = _shown(door, wish, roots)
+        shown, ping = _shown(door, wish)
     except Silent as silent:
-        yield failed(
-            tls.STEP,
-            "no-certificate",
-            f"no TLS to {where} in the tunnel: {silent}",
-            "The proxy's log says why; on its machine, look at its CA:\n  mirrortap ca show",
-        )
+        told = f"no TLS to {where} in the tunnel: {silent}"
+        if off := clocks.judge(tls.STEP, times, stops=True):
+            yield replace(off, what=f"{told}; {off.what}")
+            return
+        remedy = "The proxy's log says why; on its machine, look at its CA:\n  mirrortap ca show"
+        yield failed(tls.STEP, "no-certificate", told, remedy)
         return
+    # What the proxy says itself has this mark; the rest comes from the registry as it is.
+    date = ping.headers.get("Date")
+    times = replace(times, proxy=date) if "OCI-Namespace" in ping.headers else replace(times, origin=date)
     verdict = tls.judge(shown, wish.host, trust, roots, times, door.url)
     yield verdict
     if verdict.verdict == "failed":
@@ -180,27 +182,28 @@ def _through(
         yield off
     past = NoProxy(builder.environment.get("NO_PROXY") or builder.environment.get("no_proxy") or "")
     anchors = [anchor.certificate for anchor in trust.anchors]
-    registry = Registry(door, wish.host, wish.port, anchors, past.holds, wish.clock)
+    registry = Registry(door, wish.host, wish.port, anchors, past.holds)
     yield from pulling.pull(registry, wish.image, ping, machine)
 
 
-def _reached(door: Door, parent: Parent, running: Running | None) -> Generator[Finding, None, bool]:
+def _reached(door: Door, parent: Parent, running: Running | None) -> Generator[Finding, None, bool | None]:
+    """Whether it is on this machine; None when it cannot be reached."""
     try:
-        address = door.connect()
+        address, together = door.connect()
     except socket.gaierror as error:
         told = f"{parent.host} is not known here: {error.strerror}"
         remedy = (
             f"Correct the name in the proxy variable, or have DNS or /etc/hosts know it:\n  getent hosts {parent.host}"
         )
         yield failed(_NAME, "dns", told, remedy)
-        return False
+        return None
     except Silent as silent:
         yield _unreached(door, parent, running, silent)
-        return False
+        return None
     if address != parent.host:
         yield ok(_NAME, f"{parent.host} is at {address}")
     yield ok(_PORT, f"port {parent.port} can be connected to")
-    return True
+    return together
 
 
 def _unreached(door: Door, parent: Parent, running: Running | None, silent: Silent) -> Finding:
@@ -219,10 +222,13 @@ def _unreached(door: Door, parent: Parent, running: Running | None, silent: Sile
     return failed(_PORT, "nothing-listens", told, remedy)
 
 
-def _pages(door: Door, parent: Parent) -> Generator[Finding, None, list[x509.Certificate] | None]:
-    """The roots that the proxy says it has; None when it is no mirrortap that answers."""
+def _pages(
+    door: Door, parent: Parent
+) -> Generator[Finding, None, tuple[Sequence[x509.Certificate], clocks.Times] | None]:
+    """The roots that the proxy says it has, and the time; None when it is no mirrortap that answers."""
     try:
         answer = door.page("/ca.crt")
+        times = clocks.Times(datetime.now(UTC), answer.headers.get("Date"))
     except Silent as silent:
         if silent.spoken:
             yield _taken(door, parent, str(silent))
@@ -244,7 +250,7 @@ def _pages(door: Door, parent: Parent) -> Generator[Finding, None, list[x509.Cer
         yield _taken(door, parent, f"it answers HTTP {answer.status}{f', as {server[:80]}' if server else ''}")
         return None
     yield ok(_PAGES, f"a mirrortap answers at {door.url}")
-    return roots
+    return roots, times
 
 
 def _taken(door: Door, parent: Parent, why: str) -> Finding:
@@ -287,25 +293,11 @@ def _unread(builder: Builder, url: str) -> Finding | None:
     return warning(tls.STEP, "ca-file", told, remedies.certificates(builder.kind, url))
 
 
-def _shown(door: Door, wish: Wish, roots: Sequence[x509.Certificate]) -> tuple[tuple[bytes, ...], Answer, clocks.Times]:
-    """The certificates, the answer at /v2/, and what time it is said to be. Nothing secret is said: nothing has been
-    verified yet. Raises Silent."""
-    chain, ping = _asked(door, wish, "GET", "/v2/")
-    told, now = [ping], wish.clock()
-    flaw = chains.flaw(chain, wish.host, roots, now)
-    if (flaw and flaw.of_time) or clock_of(ping.headers.get("Date"), now):
-        told.append(_asked(door, wish, "HEAD", f"/v2/{wish.image.repository}/manifests/{wish.image.target}")[1])
-    # What the proxy says itself has this mark; the rest comes from the registry as it is.
-    marked = "OCI-Namespace"
-    proxy = next((each.headers.get("Date") for each in told if marked in each.headers), None)
-    origin = next((each.headers.get("Date") for each in told if marked not in each.headers), None)
-    return chain, ping, clocks.Times(now, proxy, origin)
-
-
-def _asked(door: Door, wish: Wish, method: str, path: str) -> tuple[tuple[bytes, ...], Answer]:
+def _shown(door: Door, wish: Wish) -> tuple[tuple[bytes, ...], Answer]:
+    """The certificates, and the answer at /v2/. Nothing secret is said: nothing is verified yet. Raises Silent."""
     answer, tunnel = door.tunnel(wish.host, wish.port)
     if tunnel is None:
         raise Silent(f"HTTP {answer.status}: {answer.text}")
     with tunnel:
         tunnel.shake_hands()
-        return tunnel.chain, tunnel.ask(method, path)
+        return tunnel.chain, tunnel.ask("GET", "/v2/")

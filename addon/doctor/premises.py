@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from addon import journal
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ca.holding import Holding
 
 _RUNNING, _DISK, _CA, _CONFIG, _ENDPOINT = "proxy here", "disk", "CA", "configuration", "endpoint"
+_CLOCK_FIRST = "That is by a clock that is in doubt: see to that first, then what is left of this:\n  mirrortap ca show"
 _PIECE = 64 << 10  # bytes that are written to see whether that can be
 
 
@@ -74,10 +75,14 @@ def another(running: Running | None, host: str, port: int, url: str) -> Finding 
 
 
 def look(
-    data: Path, configs: Sequence[Path], place: tuple[str, int], environment: Mapping[str, str]
+    data: Path,
+    configs: Sequence[Path],
+    place: tuple[str, int],
+    environment: Mapping[str, str],
+    doubtful: bool = False,
 ) -> Iterator[Finding]:
     """What there is to find in the data folder, and in the configuration if it was named, with the endpoints of the
-    registry at `place`. `environment`: the proxy's."""
+    registry at `place`. `environment`: the proxy's. `doubtful`: this machine's clock may be off."""
     config = None
     try:
         config = load(configs)
@@ -88,7 +93,9 @@ def look(
     if cache.is_dir():
         yield judge_disk(cache, write(cache), config.space if config else Space())
     if (data / "ca").is_dir():
-        yield from _authority(data / "ca")
+        for each in _authority(data / "ca"):
+            # What is issued by a clock that is off, is of no use when that has been set.
+            yield replace(each, remedy=_CLOCK_FIRST) if doubtful and each.code else each
     if config is None:
         return
     if not configs:

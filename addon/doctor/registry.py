@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
@@ -16,7 +17,6 @@ from addon.doctor.door import PATIENCE, Silent, Tunnel, asked, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from cryptography import x509
 
@@ -36,13 +36,11 @@ class Registry:
         port: int,
         trusted: Sequence[x509.Certificate],
         past: Callable[[str, int], bool],
-        clock: Callable[[], datetime],
     ) -> None:
         self._door = door
         self._host, self._port = host, port
         self._trusted = trusted
         self._past = past
-        self._clock = clock
 
     def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Raises Silent."""
@@ -80,7 +78,7 @@ class Registry:
             tunnel = through
         try:
             tunnel.shake_hands()
-            if flaw := chains.flaw(tunnel.chain, host, self._trusted, self._clock()):
+            if flaw := chains.flaw(tunnel.chain, host, self._trusted, datetime.now(UTC)):
                 raise Silent(f"the certificate of {host} is not good: {flaw.message}")
         except BaseException:
             tunnel.close()

@@ -48,7 +48,7 @@ def judge(
         told = f"of the proxy's CA, which {trust.who} trusts; until {shown.not_after:%Y-%m-%d %H:%M} UTC"
         return ok(STEP, told)
     if flaw.of_time:
-        return _of_time(flaw, times, url)
+        return _of_time(flaw, trust, own is None, times, url)
     if flaw.untrusted and (own is None or not own.untrusted):
         return _unknown(trust, roots, url)
     if flaw.untrusted:
@@ -64,12 +64,19 @@ def judge(
     )
 
 
-def _of_time(flaw: chains.Flaw, times: Times, url: str) -> Finding:
+def _of_time(flaw: chains.Flaw, trust: Trust, good: bool, times: Times, url: str) -> Finding:
+    """`good`: by the proxy's own roots the same certificates are."""
     shown = flaw.certificate
     dates = f"{shown.not_before:%Y-%m-%d %H:%M} to {shown.not_after:%Y-%m-%d %H:%M} UTC"
     told = f"{flaw.message}: good from {dates}, and this machine's clock says {times.here:%Y-%m-%d %H:%M} UTC"
     if any(map(flaw.good_at, times.others)) and (off := clocks.judge(STEP, times, stops=True)):
-        return failed(STEP, "clock", f"{told}; {off.what}", off.remedy)
+        return failed(STEP, clocks.CODE, f"{told}; {off.what}", off.remedy)
+    ends = ((anchor, anchor.certificate.not_valid_after_utc) for anchor in trust.anchors)
+    ended = next((anchor for anchor, end in ends if end == shown.not_after < times.here), None)
+    if good and ended:
+        held = f"{fingerprint(ended.certificate)[:23]}... in {ended.file}"
+        what = f"the root that {trust.who} trusts ({held}) ended on {shown.not_after:%Y-%m-%d}; the proxy has another"
+        return failed(STEP, "wrong-ca", what, _in_its_place(trust, url, ended))
     remedy = (
         "The proxy must show another one. On its machine, look at its clock and at its CA, and restart it:\n"
         "  timedatectl\n  mirrortap ca show\n  mirrortap ca renew --config FILE"
@@ -80,16 +87,19 @@ def _of_time(flaw: chains.Flaw, times: Times, url: str) -> Finding:
 def _unknown(trust: Trust, roots: Sequence[x509.Certificate], url: str) -> Finding:
     others = [anchor for anchor in trust.anchors if anchor.of_a_mirrortap and anchor.certificate not in roots]
     wanted = " or ".join(f"{fingerprint(root)[:23]}..." for root in roots)
-    remedy = remedies.certificates(trust.kind, url)
     if others:
         held = "; ".join(f"{fingerprint(each.certificate)[:23]}... in {each.file}" for each in others[:3])
         told = f"{trust.who} trusts the root of another mirrortap ({held}), and this proxy's is {wanted}"
-        return failed(STEP, "wrong-ca", told, f"{remedy}\nThen take the old one out of {others[0].file}.")
+        return failed(STEP, "wrong-ca", told, _in_its_place(trust, url, others[0]))
     told = f"{trust.who} does not trust the proxy's CA ({wanted})"
     if trust.elsewhere:
         places = "; ".join(f"{path} ({who})" for who, path in trust.elsewhere[:3])
         told += f", which is here for others alone: {places}"
-    return failed(STEP, "no-ca", told, remedy)
+    return failed(STEP, "no-ca", told, remedies.certificates(trust.kind, url))
+
+
+def _in_its_place(trust: Trust, url: str, old: Anchor) -> str:
+    return f"{remedies.certificates(trust.kind, url)}\nThen take the old one out of {old.file}."
 
 
 def _table(host: str) -> str:

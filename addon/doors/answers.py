@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -28,8 +29,11 @@ def of_reply(reply: Reply, method: str) -> RegistryResponse:
         (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
         for name, value in reply.headers
     ]
+    names = {name.lower() for name, _ in fields}
+    if b"date" not in names:  # RFC 9110, 6.6.1; builders see by it whose clock is off
+        fields.append((b"Date", formatdate(usegmt=True).encode()))
     bodiless = method == "HEAD" or reply.status in (204, 304)
-    if not bodiless and not any(name.lower() == b"content-length" for name, _ in fields):
+    if not bodiless and b"content-length" not in names:
         if isinstance(reply.body, bytes):
             fields.append((b"Content-Length", b"%d" % len(reply.body)))
         else:

@@ -104,6 +104,13 @@ def told(environment: dict[str, str], *arguments: str | Path, fails: bool = True
     return {each["code"]: each for each in json.loads(done.stdout)["findings"] if each["code"]}
 
 
+def told_by(clock: str, environment: dict[str, str], *arguments: str | Path) -> dict[str, dict[str, Any]]:
+    """The same on a builder whose clock is off by that much, in faketime's terms."""
+    doctor = [sys.executable, "-m", "addon.cli", "doctor", "--json", *arguments]
+    done = run(["faketime", "--exclude-monotonic", "-f", clock, *doctor], env=environment, cwd=ROOT, check=False)
+    return {each["code"]: each for each in json.loads(done.stdout)["findings"] if each["code"]}
+
+
 def test_on_a_healthy_set_up_there_is_nothing_to_say(ward: Ward, tmp_path: Path) -> None:
     on_its_machine = ("--data", ward.proxy.data, "--config", ward.config)
     assert told(ward.environment(tmp_path), GOOD, *on_its_machine, fails=False) == {}
@@ -163,22 +170,66 @@ def test_the_variable_is_in_the_shell_and_not_in_the_daemon(ward: Ward, tmp_path
     assert "systemctl restart containerd" in remedy
 
 
-def test_a_leaf_that_has_expired(ward: Ward, tmp_path: Path) -> None:
-    """A proxy that takes the time for its certificates from a clock that is two weeks behind."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "from datetime import timedelta\n"
-        "from ca import clock\n"
-        "right = clock._system\n"
-        "clock._system = lambda: right() - timedelta(days=14)\n"
-    )
-    mirror = ward.registries["docker.io"].endpoint
-    tables: dict[str, Any] = {"docker.io": {"mirrors": [mirror], "fallback": False}, mirror: {"http": True}}
-    with serve(tmp_path / "proxy", toml(tables), PYTHONPATH=f"{tmp_path}:{ROOT}") as proxy:
+class Clock:
+    """That of a program which runs with this `environment`; it can be set meanwhile. In faketime's terms."""
+
+    def __init__(self, folder: Path, time: str) -> None:
+        self._file = folder / "clock"
+        library = run(["faketime", "-f", time, "printenv", "LD_PRELOAD"], env=clean_env(folder / "home")).stdout.strip()
+        self.environment: dict[str, Any] = {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+        self.set(time)
+
+    def set(self, time: str) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(time)
+        new.replace(self._file)  # it is read at every look at the clock, and must never be empty
+
+
+@needs("faketime")
+def test_a_proxys_clock_is_off(ward: Ward, tmp_path: Path) -> None:
+    """It starts by one that is late, and that is set again and again while it runs."""
+    private, mirror = (ward.registries[name] for name in ("private.test", "docker.io"))
+    tables: dict[str, Any] = {
+        "private.test": {"server": private.url},
+        "docker.io": {"mirrors": [mirror.endpoint], "fallback": False},
+        **{registry.endpoint: {"http": True} for registry in (private, mirror)},
+    }
+    image = "private.test/library/app:1.0"
+    clock = Clock(tmp_path, "-14d")
+    with serve(tmp_path / "proxy", toml(tables, {"leaf-life": "20s"}), **clock.environment) as proxy:
         environment = clean_env(tmp_path / "home", HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(proxy.ca))
-        found = told(environment, GOOD)
-    assert list(found) == ["leaf-expired"]
-    assert "certificate has expired" in found["leaf-expired"]["what"]
-    assert "mirrortap ca show" in found["leaf-expired"]["remedy"]
+        late = told(environment, image)
+        # Nobody else is asked: two clocks, and it cannot be known which of them is right.
+        alone = told(environment, GOOD)
+        clock.set("+14d")
+        early = told(environment, image)
+        clock.set("-30d")
+        before_its_ca = told(environment, GOOD)
+        clock.set("-40s")
+        expired = told(environment, GOOD)
+        clock.set("+0")
+        assert told(environment, GOOD, fails=False) == {}
+    assert list(late) == list(early) == list(alone) == list(before_its_ca) == ["clock"]
+    assert "certificate has expired" in late["clock"]["what"]
+    assert "the proxy is the odd one out: its clock is 14 days behind this machine's" in late["clock"]["what"]
+    assert "On the proxy's machine, set the clock:\n  timedatectl set-ntp true" in late["clock"]["remedy"]
+    assert "not yet valid" in early["clock"]["what"]
+    assert "the proxy is the odd one out: its clock is 14 days ahead of this machine's" in early["clock"]["what"]
+    assert "the proxy and this machine do not agree" in alone["clock"]["what"]
+    assert alone["clock"]["remedy"].startswith("See whose is wrong")
+    assert "the connection was closed" in before_its_ca["clock"]["what"]
+    assert "its clock is 30 days behind this machine's" in before_its_ca["clock"]["what"]
+    # A leaf that lives shorter than clocks differ that are not called off.
+    assert list(expired) == ["leaf-expired"]
+    assert "certificate has expired" in expired["leaf-expired"]["what"]
+    assert "look at its clock and at its CA" in expired["leaf-expired"]["remedy"]
+    assert "mirrortap ca show" in expired["leaf-expired"]["remedy"]
 
 
 def test_every_mirror_is_down(ward: Ward, tmp_path: Path) -> None:
@@ -204,21 +255,27 @@ def test_names_that_dns_does_not_know(ward: Ward, tmp_path: Path) -> None:
 
 
 def test_a_registrys_clock_is_off(ward: Ward, tmp_path: Path) -> None:
+    """Or that of the machine on which both the builder and the proxy are: they go by one clock."""
     found = told(ward.environment(tmp_path), "late.test/library/app:1.0", fails=False)
     assert list(found) == ["clock"]
-    assert "the registry is the odd one out: its clock is 3 hours ahead" in found["clock"]["what"]
+    assert "the registry does not agree with this machine, where the proxy is as well" in found["clock"]["what"]
+    assert "its clock is 3 hours ahead" in found["clock"]["what"]
+    assert found["clock"]["remedy"].startswith("Set this machine's clock")
     assert "whoever runs the registry" in found["clock"]["remedy"]
 
 
-@pytest.mark.parametrize("days", [30, -30])
-def test_a_builders_clock_is_off(ward: Ward, tmp_path: Path, days: int) -> None:
+@needs("faketime")
+@pytest.mark.parametrize(("clock", "off"), [("+400d", "400 days behind"), ("-30d", "30 days ahead of")])
+def test_a_builders_clock_is_off(ward: Ward, tmp_path: Path, clock: str, off: str) -> None:
     """That of the builder alone, to which certificates are bad that are good."""
-    environment = ward.environment(tmp_path)
-    wish = Wish(Reference.parse(GOOD), tmp_path / "none", clock=lambda: datetime.now(UTC) + timedelta(days=days))
-    found = [each for each in examine(wish, Machine(environment, tmp_path)) if each.code]
-    assert [(each.code, each.verdict) for each in found] == [("clock", "failed")]
-    assert f"30 days {'behind' if days > 0 else 'ahead of'} this machine's" in found[0].what
-    assert "timedatectl set-ntp true" in found[0].remedy
+    found = told_by(clock, ward.environment(tmp_path), "private.test/library/app:1.0", "--data", ward.proxy.data)
+    assert list(found) == ["clock", "ca-broken"]
+    assert f"the proxy and the registry agree, and this machine does not: its clock is {off}" in found["clock"]["what"]
+    assert found["clock"]["remedy"].startswith("Set this machine's clock")
+    assert "timedatectl set-ntp true" in found["clock"]["remedy"]
+    # What was issued by such a clock would be bad as soon as that is right.
+    assert "mirrortap ca renew" not in found["ca-broken"]["remedy"]
+    assert "a clock that is in doubt" in found["ca-broken"]["remedy"]
 
 
 @pytest.fixture

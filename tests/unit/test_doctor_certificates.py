@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from addon.doctor import chains, clocks, tls
 from addon.doctor.clocks import Times
 from addon.doctor.trusted import Anchor, anchors, certificates, files
+from ca import issuing
 from ca.authority import Authority
+from ca.issuing import fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +109,30 @@ def test_who_is_not_trusted(ours: Authority, others: Authority) -> None:
     assert judged(shown(ours), ours, company()[0]).code == "no-ca"
 
 
+def test_a_root_that_has_ended_and_was_made_anew_with_its_key(ours: Authority, tmp_path: Path) -> None:
+    """As companies do it; builders that have the old one must be given the new one, whatever the proxy shows."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Company Root CA")])
+
+    def root(begins: int, ends: int) -> x509.Certificate:
+        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(NOW + timedelta(days=begins)).not_valid_after(NOW + timedelta(days=ends))
+        return builder.add_extension(x509.BasicConstraints(True, None), True).sign(key, SHA256())
+
+    old, new = root(-3650, -1), root(-30, 3620)
+    issued = issuing.leaf(issuing.Issuer(new, key), HOST, NOW, NOW + timedelta(days=7))
+    chain = [issued.certificate.public_bytes(Encoding.DER)]
+    trust = tls.Trust("it", None, [Anchor(old, tmp_path / "company.crt")])
+    finding = tls.judge(chain, HOST, trust, [new], Times(NOW), URL)
+    assert (finding.verdict, finding.code) == ("failed", "wrong-ca")
+    assert f"the root that it trusts ({fingerprint(old)[:23]}... in {tmp_path}/company.crt) ended on" in finding.what
+    assert f"{URL}/ca.crt" in finding.remedy
+    assert f"take the old one out of {tmp_path}/company.crt" in finding.remedy
+    # By the proxy's clock it has not: then that is to be looked at first.
+    late = tls.judge(chain, HOST, trust, [new], Times(NOW, _date(timedelta(days=-2))), URL)
+    assert late.code == "clock"
+
+
 def test_whose_certificate_it_is(ours: Authority) -> None:
     root, chain = company()
     through = judged(chain, ours, root, ours.root)
@@ -128,8 +157,8 @@ def _date(when: timedelta | str | None) -> str | None:
         (30, timedelta(days=29), None, "leaf-expired", "mirrortap ca renew"),
         (30, timedelta(), timedelta(), "clock", "this machine's clock"),
         (30, timedelta(), timedelta(days=30), "clock", "On the proxy's machine, set the clock"),
-        (30, timedelta(), None, "clock", "Or the other's"),
-        (-30, None, timedelta(), "clock", "this machine's clock"),
+        (30, timedelta(), None, "clock", "See whose is wrong"),
+        (-30, None, timedelta(), "clock", "See whose is wrong"),
     ],
 )
 def test_dates_are_bad_by_a_certificate_or_by_a_clock(
@@ -161,6 +190,27 @@ def test_whose_clock_is_off(proxy: timedelta | str | None, origin: timedelta | s
     if finding and whose:
         assert (finding.verdict, finding.code) == ("warning", "clock")
         assert whose in finding.what
+
+
+def test_a_proxy_on_the_same_machine_is_no_second_witness() -> None:
+    def whose(proxy: timedelta, origin: timedelta) -> str:
+        finding = clocks.judge("clock", Times(NOW, _date(proxy), _date(origin), together=True))
+        return finding.what if finding else ""
+
+    assert whose(timedelta(), timedelta()) == ""
+    assert "does not agree with this machine, where the proxy is as well" in whose(timedelta(), timedelta(hours=3))
+    # Something else listens there, and leads to another machine.
+    assert "the proxy is the odd one out" in whose(timedelta(hours=3), timedelta())
+
+
+@pytest.mark.parametrize("proxy", [None, timedelta()])
+def test_a_clock_that_cannot_be_is_this_machines_whatever_the_others_say(proxy: timedelta | None) -> None:
+    then = datetime(2000, 1, 1, tzinfo=UTC)
+    finding = clocks.judge("clock", Times(then, _date(proxy)), stops=True)
+    assert finding
+    assert (finding.verdict, finding.code) == ("failed", "clock")
+    assert finding.what == "this machine's clock says 2000-01-01, which is past"
+    assert finding.remedy.startswith("Set this machine's clock")
 
 
 def test_what_a_program_reads(ours: Authority, others: Authority, tmp_path: Path) -> None:
