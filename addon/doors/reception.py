@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -154,10 +153,10 @@ class Reception:
         for onlooker in [visitor for visitor in self._visitors if visitor.looks_on]:
             onlooker.abort("stopped")
         self._server.pre_shutdown()
-        begun = time.monotonic()
-        await self._server.shutdown(drain)
         try:
-            async with asyncio.timeout(drain - (time.monotonic() - begun)):
+            # aiohttp takes the time that it gets twice: once until it cancels the handler, once until that has ended.
+            async with asyncio.timeout(drain):
+                await self._server.shutdown(drain)
                 await self._empty.wait()
         except TimeoutError:
             log.warning("%d transfers were cut", len(self._visitors))

@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 from support.access import Policy, basic
 from support.auth import BearerAuth
 from support.config import Table, toml
@@ -566,6 +567,27 @@ def test_stopping(origin: FakeRegistry, start: Start, loop_thread: LoopThread) -
         assert not stopping.done()
         assert sha256(begun + answer.read()) == path.rpartition("/")[2]
         stopping.result(20)
+
+
+def test_who_does_not_take_the_rest_is_waited_for_no_longer_than_was_said(
+    origin: FakeRegistry, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def takes_longer(server: web.Server[web.BaseRequest], timeout: float | None = None) -> None:
+        await asyncio.Event().wait()
+
+    # As aiohttp does: it waits for so long, and then once more.
+    monkeypatch.setattr(web.Server, "shutdown", takes_longer)
+    mirror = start({QUAY: origin}, {"drain-timeout": "100ms"})
+    path = put(origin, os.urandom(1 << 20) * 32)
+    warm(mirror, path)
+    with closing(mirror.client()) as stalled:
+        stalled.request("GET", path)
+        answer = stalled.getresponse()
+        asyncio.run_coroutine_threadsafe(mirror.door.close(), mirror.loop).result(20)
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            answer.read()
+    until(lambda: "CUT: stopped" in caplog.text)
+    assert "1 transfers were cut" in caplog.text
 
 
 # --- TLS ---
