@@ -572,7 +572,7 @@ def test_stopping(origin: FakeRegistry, start: Start, loop_thread: LoopThread) -
 def test_who_does_not_take_the_rest_is_waited_for_no_longer_than_was_said(
     origin: FakeRegistry, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def takes_longer(server: web.Server[web.BaseRequest], timeout: float | None = None) -> None:
+    async def takes_longer(server: web.Server, timeout: float | None = None) -> None:
         await asyncio.Event().wait()
 
     # As aiohttp does: it waits for so long, and then once more.
