@@ -222,9 +222,9 @@ class Upgrade:
 
 
 def _container_ends_with_this() -> bool:
-    """Whether this is what a container was started for: its process 1, or what an init that does no more waits for."""
-    if os.getppid() != 1:
-        return os.getpid() == 1
+    """Whether this is what a container was started for: by somebody outside, or by an init that waits for it alone."""
+    if (parent := os.getppid()) != 1:
+        return parent == 0  # of another pid namespace (pid_namespaces(7))
     try:
         return Path("/proc/1/comm").read_text().strip() in _INITS
     except OSError:
