@@ -107,13 +107,12 @@ class Reporter:
             self._tasks.append(asyncio.create_task(self._share(place.slots), name="share what is counted"))
 
     async def facts(self) -> Facts:
-        """As of now; of other workers, as of some half a second ago."""
+        """As of now; of other workers, as of some half a second ago, or of when they last told anybody."""
         async with self._making:
             now = time.monotonic()
             if self._facts is None or now - self._facts[0] >= _FRESH:
                 await self._write_down()
-                shares = [self._own(), *self._of_others()]
-                self._facts = now, await self._in_thread(self._made, shares)
+                self._facts = now, await self._in_thread(self._made, self._shares())
             return self._facts[1]
 
     async def close(self) -> None:
@@ -157,16 +156,22 @@ class Reporter:
 
     # The others'.
 
+    def _shares(self) -> list[Share]:
+        """This process's own is published before it is told: sums that anybody was told must not become less, whoever
+        is asked next, and whoever takes this one's place."""
+        if slots := self._place.slots:
+            return [self._publish(slots), *self._of_others(slots)]
+        return [self._own()]
+
     def _resume(self, slots: Slots) -> None:
         """Goes on counting where the process whose place this one has taken was stopped."""
         if before := slots.read(self._place.number):
             self._tally.resume(_unpacked(before).tallied)
 
-    def _of_others(self) -> list[Share]:
-        if slots := self._place.slots:
-            for number in range(1, slots.count + 1):
-                if number != self._place.number and (packed := slots.read(number)):
-                    self._others[number] = _unpacked(packed)
+    def _of_others(self, slots: Slots) -> list[Share]:
+        for number in range(1, slots.count + 1):
+            if number != self._place.number and (packed := slots.read(number)):
+                self._others[number] = _unpacked(packed)
         return list(self._others.values())
 
     async def _share(self, slots: Slots) -> None:
@@ -174,12 +179,13 @@ class Reporter:
             self._publish(slots)
             await asyncio.sleep(_SHARING)
 
-    def _publish(self, slots: Slots) -> None:
+    def _publish(self, slots: Slots) -> Share:
         share = self._own()
         if not slots.write(self._place.number, pickle.dumps(share)):
             # Sums are worth more than lists.
             tallied = replace(share.tallied, requests=())
             slots.write(self._place.number, pickle.dumps(replace(share, tallied=tallied, fills=())))
+        return share
 
     # The charts.
 
