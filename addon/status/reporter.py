@@ -28,6 +28,7 @@ from addon.counts.facts import (
 )
 from addon.counts.shares import merged
 from addon.status import warned
+from addon.status.health import Trial
 from addon.status.history import History
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Reporter:
         self._fills = fills
         self._standing = standing
         self._folder = data / "cache"
+        self._trial = Trial(self._folder)
         self._history = History(data / "statistics.sqlite")
         # One thread: what it has open is SQLite's, and for itself alone.
         self._thread = ThreadPoolExecutor(1, "report")
@@ -112,7 +114,8 @@ class Reporter:
             now = time.monotonic()
             if self._facts is None or now - self._facts[0] >= _FRESH:
                 await self._write_down()
-                self._facts = now, await self._in_thread(self._made, self._shares())
+                possible = not await self._trial.problem()
+                self._facts = now, await self._in_thread(self._made, self._shares(), possible)
             return self._facts[1]
 
     async def close(self) -> None:
@@ -211,9 +214,11 @@ class Reporter:
         if self._cache:
             self._cache.close()
 
-    def _made(self, shares: Sequence[Share]) -> Facts:
+    def _made(self, shares: Sequence[Share], possible: bool) -> Facts:
         config, now = self._config, time.time()
         share = merged(shares)
+        # What a download has met with is forgotten after seconds, for the next one is to try.
+        share = replace(share, writable=share.writable and possible)
         cache, ca = self._cached(share.writable), self._ca()
         told = [*config.warnings, *self._renewal.authority.warnings]
         return Facts(

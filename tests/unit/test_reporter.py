@@ -1,5 +1,5 @@
-"""What workers tell of each other: no sum that anybody was told ever becomes less, which Prometheus would take for a new
-beginning, and the whole of it for what has come since."""
+"""What is told of a whole proxy: no sum that anybody was told ever becomes less, which Prometheus would take for a new
+beginning, and all of it for what has come since."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PULL = Answered(0.0, "10.0.0.7", "", "GET", "docker.io", "library/app", "1.0", "
 
 @asynccontextmanager
 async def worker(folder: Path, number: int, slots: Slots) -> AsyncIterator[Service]:
-    """One that has a folder of its own, and the counts in common."""
+    """One that has a folder of its own, and its counts in common with others."""
     service = Service([], folder, offline=True)
     service.place = Place(number, slots.count, slots)
     _ = service.engine
@@ -52,3 +52,11 @@ async def test_what_a_killed_worker_has_told_the_next_one_in_its_place_tells_as_
         assert await told(killed) == 1
         async with worker(tmp_path / "next", 1, slots) as successor:
             assert await told(successor) == 1
+
+
+async def test_a_cache_that_cannot_be_written_is_told_of_though_nobody_pulls(tmp_path: Path) -> None:
+    async with worker(tmp_path, 1, Slots(1)) as service:
+        service.cache.folder.rename(tmp_path / "aside")
+        facts = await service.facts()
+        assert not facts.cache.writable
+        assert any("the cache cannot be written" in each.what for each in facts.warnings)
