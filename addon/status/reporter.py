@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from addon.watching import Watch
 
 # Seconds between two looks at what is shared with other workers, and between two times that charts are written down.
-_SHARING, _CHARTING = 0.5, 10.0
+_SHARING, _CHARTING = 0.5, 1.0
 # Seconds for which facts are as good as new: many may look at once; and for which it is believed what is pinned.
 _FRESH, _PINNED = 0.2, 30.0
 # Of what would be evicted next, so much is shown.
