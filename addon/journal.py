@@ -35,7 +35,8 @@ def to_stderr(form: Format = "text") -> None:
     # What Python itself would write to stderr would be no line of the log.
     logging.captureWarnings(True)
     sys.excepthook = _fault
-    threading.excepthook = sys.unraisablehook = lambda told: _fault(told.exc_type, told.exc_value, told.exc_traceback)
+    threading.excepthook = lambda told: _fault(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.unraisablehook = lambda told: _fault(told.exc_type, told.exc_value, told.exc_traceback)
 
 
 def _fault(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
