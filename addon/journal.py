@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from addon.counts.facts import Answered
     from addon.reply import Served
@@ -30,6 +32,17 @@ def to_stderr(form: Format = "text") -> None:
     # mitmproxy has several lines for each connection, of which only what is wrong is news.
     logging.getLogger("mitmproxy").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+    # What Python itself would write to stderr would be no line of the log.
+    logging.captureWarnings(True)
+    sys.excepthook = _fault
+    threading.excepthook = lambda told: _fault(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.unraisablehook = lambda told: _fault(told.exc_type, told.exc_value, told.exc_traceback)
+
+
+def _fault(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    """Tells of an exception that nothing has caught."""
+    told = (kind, error or kind(), traceback)
+    logging.getLogger("mirrortap").critical("a fault in mirrortap", exc_info=told)
 
 
 def name_worker(number: int) -> None:

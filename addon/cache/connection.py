@@ -6,8 +6,13 @@ What is asked for again and again is then answered without SQLite, but for the q
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from typing import Any
+
+from addon.journal import Seldom
+
+log = logging.getLogger("mirrortap")
 
 # Answers; each takes about half a kilobyte.
 _MOST = 8192
@@ -24,6 +29,14 @@ class Connection(sqlite3.Connection):
         self._version = -1  # of what others write
         self._written = 0  # by this connection: rows
         self._looked = False  # in this turn of the event loop
+        self._unread, self._unwritten = Seldom(log), Seldom(log)
+
+    def unread(self, error: sqlite3.Error) -> None:
+        """Says so, but not for each of the many questions that come while it lasts; `unwritten` likewise."""
+        self._unread.warning("the cache's database cannot be read: %s", error)
+
+    def unwritten(self, error: sqlite3.Error) -> None:
+        self._unwritten.warning("the cache's database cannot be written: %s", error)
 
     def look(self) -> None:
         """What others have written by now counts from here on. Raises sqlite3.Error."""

@@ -119,12 +119,12 @@ def _open(path: Path) -> Connection:
     return connection
 
 
-def read(connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+def read(connection: Connection, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
     """The rows, none when they cannot be had: what is not known is asked upstream."""
     try:
         return connection.execute(statement, values).fetchall()
     except sqlite3.Error as error:
-        log.warning("the cache's database cannot be read: %s", error)
+        connection.unread(error)
         return []
 
 
@@ -133,7 +133,7 @@ def recall(connection: Connection, statement: str, values: tuple[object, ...]) -
     try:
         return connection.recall(statement, values)
     except sqlite3.Error as error:
-        log.warning("the cache's database cannot be read: %s", error)
+        connection.unread(error)
         return []
 
 
@@ -142,22 +142,22 @@ def look(connection: Connection) -> None:
     try:
         connection.look()
     except sqlite3.Error as error:
-        log.warning("the cache's database cannot be read: %s", error)
+        connection.unread(error)
 
 
-def write(connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()) -> None:
+def write(connection: Connection, statement: str, values: tuple[object, ...] = ()) -> None:
     """Notes something down, if it can be: a full disk costs a question upstream later, never this request."""
     try:
         connection.execute(statement, values)
     except sqlite3.Error as error:
-        log.warning("the cache's database cannot be written: %s", error)
+        connection.unwritten(error)
 
 
-def write_all(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+def write_all(connection: Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
     """Notes many things down at once, all of them or none."""
     try:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(statement, rows)
     except sqlite3.Error as error:
-        log.warning("the cache's database cannot be written: %s", error)
+        connection.unwritten(error)

@@ -9,9 +9,9 @@ from addon.cache.reference import Reference
 from addon.oci import Digest
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
 
+    from addon.cache.connection import Connection
     from addon.cache.store import Store
     from addon.cache.tags import Tags
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Pins:
     """The references that are pinned."""
 
-    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
+    def __init__(self, connection: Connection, tags: Tags) -> None:
         self._database = connection
         self._tags = tags
 

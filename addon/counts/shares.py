@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import chain
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from addon.counts.facts import Counters, Histogram, Share, Tallied
@@ -73,14 +74,16 @@ def _sum[Key: Hashable](all_: Iterable[Mapping[Key, int]]) -> dict[Key, int]:
 
 
 def _histograms[Key: Hashable](all_: Iterable[Mapping[Key, Histogram]]) -> dict[Key, Histogram]:
-    found: dict[Key, Histogram] = {}
+    found: dict[Key, list[Histogram]] = {}
     for key, one in chain.from_iterable(each.items() for each in all_):
-        known = found.get(key)
-        if known:
-            counts = tuple(a + b for a, b in zip(known.counts, one.counts, strict=True))
-            one = Histogram(one.bounds, counts, known.total + one.total)
-        found[key] = one
-    return found
+        found.setdefault(key, []).append(one)
+    return {key: _histogram(each) for key, each in found.items()}
+
+
+def _histogram(all_: Sequence[Histogram]) -> Histogram:
+    counts = tuple(sum(each) for each in zip(*(one.counts for one in all_), strict=True))
+    # The same whichever worker adds: less by a last digit is a counter that was reset.
+    return Histogram(all_[0].bounds, counts, fsum(one.total for one in all_))
 
 
 def _fills(all_: Iterable[Filling]) -> list[Filling]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from addon.counts.facts import CacheFacts, CaFacts, Counters, EndpointFacts, Facts, QuotaFacts
+    from addon.counts.facts import CacheFacts, CaFacts, Counters, EndpointFacts, Facts, Kind, Outcome, QuotaFacts
 
 # Of registries, and of endpoints: what comes after so many counts as one more, OTHER.
 _MOST_NAMES = 500
@@ -39,6 +39,10 @@ _LONGEST = 256  # characters of a label's value; the longest host name with a po
 _STATES: tuple[State, ...] = get_args(State)
 # Who is asked as two of them, as mirror and as origin, is what tells more of trouble.
 _WORSE: dict[State, int] = {"unknown": 0, "up": 1, "limited": 2, "down": 3}
+
+# What most requests for content come to.
+_COMMON: tuple[Outcome, ...] = ("hit", "miss")
+_CONTENT: tuple[Kind, ...] = ("manifest", "blob")
 
 _OPENMETRICS = "application/openmetrics-text"
 _NOT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
@@ -94,7 +98,7 @@ class _Collector(Collector):
         facts = self._facts
         # First, so that what is configured has a name of its own.
         yield from self._endpoint_families(facts.endpoints)
-        yield from self._counter_families(facts.counters)
+        yield from self._counter_families(facts.counters, facts.endpoints)
         yield from self._histogram_families(facts.counters)
         yield from self._quota_families(facts.quotas, facts.now)
         yield from _cache_families(facts.cache)
@@ -129,38 +133,51 @@ class _Collector(Collector):
             unit="seconds",
         )
 
-    def _counter_families(self, counters: Counters) -> Iterator[Metric]:
+    def _counter_families(self, counters: Counters, endpoints: Sequence[EndpointFacts]) -> Iterator[Metric]:
+        # What is known beforehand begins at 0: of a counter that is first seen at 10, Prometheus knows no increase.
+        registries = dict.fromkeys(self._registries.of(each.registry) for each in endpoints)
+        wheres = [(self._where(each.registry, each.endpoint), 0) for each in endpoints]
         yield _counter(
             "mirrortap_requests",
             "Requests to registries that were answered, by what was asked for and what became of it.",
             ("registry", "kind", "outcome"),
-            _added(((self._registries.of(name), *rest), count) for (name, *rest), count in counters.requests.items()),
+            _added(
+                chain(
+                    (((name, kind, how), 0) for name in registries for kind in _CONTENT for how in _COMMON),
+                    (((self._registries.of(name), *rest), count) for (name, *rest), count in counters.requests.items()),
+                )
+            ),
         )
         yield _counter(
             "mirrortap_sent_bytes",
             "Bytes of bodies sent to clients.",
             ("registry", "outcome"),
-            _added(((self._registries.of(name), how), count) for (name, how), count in counters.sent.items()),
+            _added(
+                chain(
+                    (((name, how), 0) for name in registries for how in _COMMON),
+                    (((self._registries.of(name), how), count) for (name, how), count in counters.sent.items()),
+                )
+            ),
             unit="bytes",
         )
         yield _counter(
             "mirrortap_received_bytes",
             "Bytes of content that came from endpoints.",
             _WHERE,
-            self._by_endpoint(counters.received),
+            self._by_endpoint(wheres, counters.received),
             unit="bytes",
         )
         yield _counter(
             "mirrortap_endpoint_requests",
             "Requests that endpoints were asked.",
             _WHERE,
-            self._by_endpoint(counters.asked),
+            self._by_endpoint(wheres, counters.asked),
         )
         yield _counter(
             "mirrortap_endpoint_failures",
             "Requests that an endpoint did not answer, or not as a registry would.",
             _WHERE,
-            self._by_endpoint(counters.failed),
+            self._by_endpoint(wheres, counters.failed),
         )
         yield _counter(
             "mirrortap_fills",
@@ -234,8 +251,10 @@ class _Collector(Collector):
     def _where(self, registry: str, endpoint: str) -> _Labels:
         return self._registries.of(registry), self._endpoints.of(endpoint)
 
-    def _by_endpoint(self, counts: Mapping[tuple[str, str], int]) -> dict[_Labels, float]:
-        return _added((self._where(*where), count) for where, count in counts.items())
+    def _by_endpoint(
+        self, known: Iterable[tuple[_Labels, int]], counts: Mapping[tuple[str, str], int]
+    ) -> dict[_Labels, float]:
+        return _added(chain(known, ((self._where(*where), count) for where, count in counts.items())))
 
     def _by_registry(self, histograms: Mapping[str, Histogram]) -> Iterator[tuple[_Labels, Histogram]]:
         return (((self._registries.of(name),), each) for name, each in histograms.items())

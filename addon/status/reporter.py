@@ -28,6 +28,7 @@ from addon.counts.facts import (
 )
 from addon.counts.shares import merged
 from addon.status import warned
+from addon.status.health import Trial
 from addon.status.history import History
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from addon.watching import Watch
 
 # Seconds between two looks at what is shared with other workers, and between two times that charts are written down.
-_SHARING, _CHARTING = 0.5, 10.0
+_SHARING, _CHARTING = 0.5, 1.0
 # Seconds for which facts are as good as new: many may look at once; and for which it is believed what is pinned.
 _FRESH, _PINNED = 0.2, 30.0
 # Of what would be evicted next, so much is shown.
@@ -92,6 +93,7 @@ class Reporter:
         self._fills = fills
         self._standing = standing
         self._folder = data / "cache"
+        self._trial = Trial(self._folder)
         self._history = History(data / "statistics.sqlite")
         # One thread: what it has open is SQLite's, and for itself alone.
         self._thread = ThreadPoolExecutor(1, "report")
@@ -107,13 +109,13 @@ class Reporter:
             self._tasks.append(asyncio.create_task(self._share(place.slots), name="share what is counted"))
 
     async def facts(self) -> Facts:
-        """As of now; of other workers, as of some half a second ago."""
+        """As of now; of other workers, as of some half a second ago, or of when they last told anybody."""
         async with self._making:
             now = time.monotonic()
             if self._facts is None or now - self._facts[0] >= _FRESH:
                 await self._write_down()
-                shares = [self._own(), *self._of_others()]
-                self._facts = now, await self._in_thread(self._made, shares)
+                possible = not await self._trial.problem()
+                self._facts = now, await self._in_thread(self._made, self._shares(), possible)
             return self._facts[1]
 
     async def close(self) -> None:
@@ -157,16 +159,22 @@ class Reporter:
 
     # The others'.
 
+    def _shares(self) -> list[Share]:
+        """This process's own is published before it is told: sums that anybody was told must not become less, whoever
+        is asked next, and whoever takes this one's place."""
+        if slots := self._place.slots:
+            return [self._publish(slots), *self._of_others(slots)]
+        return [self._own()]
+
     def _resume(self, slots: Slots) -> None:
         """Goes on counting where the process whose place this one has taken was stopped."""
         if before := slots.read(self._place.number):
             self._tally.resume(_unpacked(before).tallied)
 
-    def _of_others(self) -> list[Share]:
-        if slots := self._place.slots:
-            for number in range(1, slots.count + 1):
-                if number != self._place.number and (packed := slots.read(number)):
-                    self._others[number] = _unpacked(packed)
+    def _of_others(self, slots: Slots) -> list[Share]:
+        for number in range(1, slots.count + 1):
+            if number != self._place.number and (packed := slots.read(number)):
+                self._others[number] = _unpacked(packed)
         return list(self._others.values())
 
     async def _share(self, slots: Slots) -> None:
@@ -174,12 +182,13 @@ class Reporter:
             self._publish(slots)
             await asyncio.sleep(_SHARING)
 
-    def _publish(self, slots: Slots) -> None:
+    def _publish(self, slots: Slots) -> Share:
         share = self._own()
         if not slots.write(self._place.number, pickle.dumps(share)):
             # Sums are worth more than lists.
             tallied = replace(share.tallied, requests=())
             slots.write(self._place.number, pickle.dumps(replace(share, tallied=tallied, fills=())))
+        return share
 
     # The charts.
 
@@ -205,9 +214,11 @@ class Reporter:
         if self._cache:
             self._cache.close()
 
-    def _made(self, shares: Sequence[Share]) -> Facts:
+    def _made(self, shares: Sequence[Share], possible: bool) -> Facts:
         config, now = self._config, time.time()
         share = merged(shares)
+        # What a download has met with is forgotten after seconds, for the next one is to try.
+        share = replace(share, writable=share.writable and possible)
         cache, ca = self._cached(share.writable), self._ca()
         told = [*config.warnings, *self._renewal.authority.warnings]
         return Facts(

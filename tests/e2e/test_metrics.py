@@ -151,12 +151,12 @@ def test_the_counts_are_what_was_done(tmp_path: Path, registry: FakeRegistry, im
             assert found["mirrortap_endpoint_up"][there] == 1
             asked = len(registry.seen("manifest")) + len(registry.seen("blob"))
             # Six times it was asked once more as the client itself, whose answer that is.
-            assert found["mirrortap_endpoint_requests_total"] == {there: asked - 6}
+            assert found["mirrortap_endpoint_requests_total"] == Counter({there: asked - 6})
             size = len(top.data) + len(layer.data) + len(small.data)
-            assert found["mirrortap_received_bytes_total"] == {there: size}
+            assert found["mirrortap_received_bytes_total"] == Counter({there: size})
             assert found["mirrortap_cache_bytes"][()] == size
             assert found["mirrortap_cache_files"][()] == 3
-            assert not found.get("mirrortap_endpoint_failures_total")
+            assert found["mirrortap_endpoint_failures_total"] == Counter()
             assert json.loads(page(address, "/readyz", Accept="application/json").body)["ready"]
 
 

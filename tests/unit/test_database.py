@@ -197,11 +197,11 @@ def test_a_folder_that_is_not_there(path: Path) -> None:
     assert "check the folder's rights and free space" in str(caught.value)
 
 
-def test_a_full_disk_costs_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_costs_one_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with closing(database.connect(path)) as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         for i in range(200):
             database.write(connection, "INSERT INTO link VALUES (?, ?, ?)", ("docker.io", "a" * 200, str(i)))
-        assert "the cache's database cannot be written: database or disk is full" in caplog.messages
+        assert caplog.messages == ["the cache's database cannot be written: database or disk is full"]
         assert 0 < links(connection) < 200

@@ -249,6 +249,13 @@ def test_what_refers_to_something_finds_it(kubernetes: Mapping[tuple[str, str], 
     assert {port["port"] for port in policy["ingress"][0]["ports"]} == ports
     assert {each["port"] for each in monitor["endpoints"]} <= {port["name"] for port in service_["spec"]["ports"]}
     assert {each["path"] for each in monitor["endpoints"]} <= PAGES
+    # A selector would be for pods, and caches of names on nodes are none of the cluster's network.
+    open_to_all = [port for each in policy["egress"] if "to" not in each for port in each["ports"]]
+    assert [(port["port"], port.get("protocol", "TCP")) for port in open_to_all] == [
+        (53, "UDP"),
+        (53, "TCP"),
+        (443, "TCP"),
+    ]
     builders = kubernetes["Namespace", "builders"]["metadata"]["labels"]
     allowed = [each["namespaceSelector"]["matchLabels"] for each in policy["ingress"][0]["from"]]
     assert any(each.items() <= builders.items() for each in allowed)

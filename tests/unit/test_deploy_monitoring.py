@@ -9,13 +9,14 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 from support.full_facts import full
 
+from addon.counts.facts import State
 from addon.status.metrics import exposition
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +141,17 @@ def test_alerts_are_about_what_is_told() -> None:
             assert placeholders(text, r"\$labels\.(\w+)") <= query.shown, (rule["alert"], text)
             assert text.count("{{") == text.count("}}")
         assert notes["summary"].endswith(".")
+
+
+@pytest.mark.parametrize("alert", ["MirrortapEndpointDown", "MirrortapRegistryUnreachable"])
+def test_an_endpoint_stays_in_its_alerts_while_nobody_asks_it_again(alert: str) -> None:
+    """After a rest of 5 s at first, 5 min at most, it is no longer down, but unknown, until somebody pulls."""
+    (rule,) = (rule for rule in rules() if rule["alert"] == alert)
+    state, failed = rule["expr"].split(" and ")
+    (matcher,) = re.findall(r'mirrortap_endpoint_state\{state=~"([a-z|]+)"\}', state)
+    troubled = {"down", "unknown"} if state.endswith("== 1") else set(get_args(State)) - {"down", "unknown"}
+    assert set(matcher.split("|")) == troubled
+    assert re.search(r"increase\(mirrortap_endpoint_failures_total\[15m\]\)\) > 0$", failed)
 
 
 def test_each_alert_has_a_place_in_the_documentation() -> None:

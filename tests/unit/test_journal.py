@@ -258,3 +258,34 @@ def test_programs_are_told_of_faults_in_one_line() -> None:
     ]
     assert "\nValueError: a reason" in lines[2]["exception"]
     assert all("exception" not in line for line in (*lines[:2], lines[3]))
+
+
+FAULTS = """
+import threading, warnings
+from addon import journal
+journal.to_stderr("json")
+
+class Unclosed:
+    def __del__(self):
+        raise ValueError("at its end")
+
+def odd():
+    raise ValueError("in a thread")
+
+warnings.warn("of a library")
+thread = threading.Thread(target=odd)
+thread.start()
+thread.join()
+Unclosed()
+raise ValueError("at last")
+"""
+
+
+def test_what_python_itself_has_to_tell_is_json_as_well() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    warned, *faults = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "UserWarning: of a library" in warned["message"]
+    assert {each["message"] for each in faults} == {"a fault in mirrortap"}
+    ends = [each["exception"].splitlines()[-1] for each in faults]
+    assert ends == ["ValueError: in a thread", "ValueError: at its end", "ValueError: at last"]

@@ -201,6 +201,20 @@ def test_a_proxy_that_has_done_nothing_yet_counts_from_zero() -> None:
         assert value(facts, f"mirrortap_{name}_total") == 0
 
 
+def test_what_is_configured_counts_from_zero() -> None:
+    """Of a counter that is first seen at 10, Prometheus knows no increase."""
+    facts = replace(full(), counters=Counters())
+    for endpoint in facts.endpoints:
+        where = {"registry": endpoint.registry, "endpoint": endpoint.endpoint}
+        for name in "received_bytes", "endpoint_requests", "endpoint_failures":
+            assert value(facts, f"mirrortap_{name}_total", **where) == 0
+        for outcome in "hit", "miss":
+            assert value(facts, "mirrortap_sent_bytes_total", registry=endpoint.registry, outcome=outcome) == 0
+            for kind in "manifest", "blob":
+                of = {"registry": endpoint.registry, "kind": kind, "outcome": outcome}
+                assert value(facts, "mirrortap_requests_total", **of) == 0
+
+
 def test_a_leaf_lives_no_longer_than_the_intermediate() -> None:
     facts = full()
     short = replace(facts, ca=replace(facts.ca, intermediate=replace(facts.ca.intermediate, ends=NOW + DAY)))

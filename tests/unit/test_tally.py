@@ -144,6 +144,16 @@ def test_together_workers_have_counted_what_one_would_have(asked: list[tuple[int
     assert [each.at for each in whole.requests] == sorted((each.at for _, each in asked), reverse=True)
 
 
+@given(st.permutations([0.1, 0.2, 0.3]))
+def test_workers_come_to_the_same_whoever_of_them_adds(seconds: list[float]) -> None:
+    """Each begins with itself. A sum that is less by its last digit is a counter that was reset."""
+    workers = [Tally() for _ in seconds]
+    for worker, each in zip(workers, seconds, strict=True):
+        worker.answered(replace(ONE, seconds=each))
+    counters = merged([share(worker.tallied()) for worker in workers]).tallied.counters
+    assert counters.request_seconds["manifest", "hit"].total == 0.6
+
+
 FILL = Filling("sha256:aa", "docker.io", "library/app", "blob", "mirror", 100, 1000, 5.0, 1, 50.0)
 
 
