@@ -9,7 +9,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from addon.home import home_folder
+
 _FILE = "running.json"
+_PIDS = 1 << 22  # the most that there can be (proc(5), pid_max)
 LOCK = ".lock"
 """The file in a data folder that its proxy holds locked."""
 
@@ -32,9 +35,9 @@ class Running:
 
 
 def default_data() -> Path:
-    """Where the XDG base directory specification wants a user's data."""
-    home = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "mirrortap"
+    """Where the XDG base directory specification wants a user's data. Raises NoHome."""
+    named = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(named) if named.startswith("/") else home_folder() / ".local" / "share") / "mirrortap"
 
 
 def tell(data: Path, running: Running) -> None:
@@ -62,7 +65,7 @@ def _read(data: Path) -> Running | None:
         told = json.loads((data / _FILE).read_bytes())
         mirror = told["mirror"]
         return Running(
-            pid=int(told["pid"]),
+            pid=_positive(told["pid"], _PIDS),
             version=str(told["version"]),
             mode=str(told["mode"]),
             proxy=_place(told["proxy"]),
@@ -77,7 +80,15 @@ def _read(data: Path) -> Running | None:
 
 def _place(told: list[object]) -> tuple[str, int]:
     host, port = told
-    return str(host), int(str(port))
+    return str(host), _positive(port, 65535)
+
+
+def _positive(told: object, most: int) -> int:
+    """Raises ValueError: another number would be an error wherever it is used."""
+    number = int(str(told))
+    if not 0 < number <= most:
+        raise ValueError(f"{number} is not in 1..{most}")
+    return number
 
 
 def _is_locked(path: Path) -> bool:

@@ -22,6 +22,7 @@ from addon.config.model import ConfigError
 from addon.counts.tally import Tally
 from addon.engine import Engine
 from addon.fingerprints import FingerprintError, Fingerprints
+from addon.home import NoHome
 from addon.loops import Via
 from addon.parent import ParentError, Parents
 from addon.pulls.access import Access
@@ -74,7 +75,6 @@ class Service:
         `plain_mirror`: whether `plain_doors` will be said. `lock`: the folder's, from the process that this one
         takes over from, and which has the folder open as well.
         """
-        self.data = data = data or default_data()
 
         def read() -> Config:
             config = load(config_files)
@@ -94,13 +94,16 @@ class Service:
         self.plain_doors: Sequence[tuple[str, int]] = ()
         """Where a mirror door listens (IP address and port) that clients of the proxy can be sent to."""
         try:
+            self.data = data or default_data()
             self.parents = Parents.from_environment(os.environ)
             self._watch = Watch(read, config_files)
             self._current = Current(self._watch.config)
-            self._open(data, lock)
+            self._open(self.data, lock)
             self._watch.adopt = self._adopt
         except (ConfigError, AuthorityError, FingerprintError, ParentError, StoreError) as error:
             raise StartError(str(error)) from None
+        except NoHome as error:
+            raise StartError(f"{error}: name the data folder, or set XDG_DATA_HOME") from None
 
     @property
     def config(self) -> Config:

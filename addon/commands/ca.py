@@ -14,7 +14,6 @@ from addon.commands.ca_show import described
 from addon.commands.options import CONFIGS, DATA, MIRROR_TLS
 from addon.config.load import load
 from addon.config.model import ConfigError
-from addon.running import default_data
 from ca import files, importing, making, renewing, rotation
 from ca.authority import AuthorityError, subtrees
 from ca.files import KeyIsEncrypted
@@ -52,7 +51,7 @@ def ca() -> None:
 @_passphrase_file
 @_encrypt
 def init_command(
-    data: Path | None,
+    data: Path,
     configs: tuple[Path, ...],
     mirror_names: tuple[str, ...],
     root_key: Path | None,
@@ -74,7 +73,7 @@ def init_command(
 
 @ca.command("show")
 @DATA
-def show_command(data: Path | None) -> None:
+def show_command(data: Path) -> None:
     """Describe the CA: subject, fingerprint, hosts, dates, where its key is, who trusts it on this machine."""
     with _told():
         for line in described(_folder(data)):
@@ -88,7 +87,7 @@ def show_command(data: Path | None) -> None:
 @click.option("--root-key", type=_FILE, help="The root's key, when it is not in the folder.")
 @_passphrase_file
 def renew_command(
-    data: Path | None,
+    data: Path,
     configs: tuple[Path, ...],
     mirror_names: tuple[str, ...],
     root_key: Path | None,
@@ -117,7 +116,7 @@ def renew_command(
 @_passphrase_file
 @_encrypt
 def rotate_command(
-    data: Path | None,
+    data: Path,
     configs: tuple[Path, ...],
     mirror_names: tuple[str, ...],
     step: str | None,
@@ -158,7 +157,7 @@ def rotate_command(
 @click.option("--root", type=_FILE, help="What is above it, up to the root, when that is in another file.")
 @_passphrase_file
 def import_command(
-    data: Path | None,
+    data: Path,
     configs: tuple[Path, ...],
     mirror_names: tuple[str, ...],
     certificate: Path,
@@ -219,8 +218,8 @@ def _switch(
     )
 
 
-def _folder(data: Path | None) -> Path:
-    return (data or default_data()) / "ca"
+def _folder(data: Path) -> Path:
+    return data / "ca"
 
 
 def _wanted(configs: Sequence[Path], mirror_names: Sequence[str]) -> tuple[tuple[str, ...], Lives]:
@@ -275,6 +274,8 @@ def _told() -> Iterator[None]:
     except (AuthorityError, ConfigError) as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         click.echo(f"mirrortap: {error.filename}: {error.strerror}", err=True)
         sys.exit(2)

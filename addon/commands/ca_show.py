@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from addon.home import home_if_any
 from ca import clock, files, found, holding
 from ca.issuing import fingerprint
 from ca.notices import issued_for, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cryptography import x509
 
@@ -68,7 +69,7 @@ def _key(held: Holding) -> str:
 def _trust(held: Holding) -> Iterator[str]:
     for root in held.roots:
         which = f" {fingerprint(root)[:11]}..." if len(held.roots) > 1 else ""
-        places = list(found.trusting(root, home=Path.home()))
+        places = list(found.trusting(root, home=home_if_any()))
         nobody = "" if places else " nobody, as far as files say; see mirrortap trust --help"
         yield f"Trusted{which} on this machine by{nobody or ':'}"
         for who, path in places:

@@ -41,7 +41,7 @@ for command in ls_command, show_command, prune_command, export_command, import_c
 
 @cache.command("verify")
 @DATA
-def verify_command(data: Path | None) -> None:
+def verify_command(data: Path) -> None:
     """Hold every cached file against its digest, and remove what is damaged or does not belong there.
 
     What was damaged is downloaded anew when it is asked for. Exits with 1 if anything was.
@@ -78,7 +78,7 @@ def verify_command(data: Path | None) -> None:
 @cache.command("pin")
 @REFERENCES
 @DATA
-def pin_command(references: tuple[Reference, ...], data: Path | None) -> None:
+def pin_command(references: tuple[Reference, ...], data: Path) -> None:
     """Never evict these tags or digests, and all that they refer to.
 
     A tag that moves has its newest content pinned. What is not cached yet is kept from its first pull on.
@@ -94,7 +94,7 @@ def pin_command(references: tuple[Reference, ...], data: Path | None) -> None:
 @cache.command("unpin")
 @REFERENCES
 @DATA
-def unpin_command(references: tuple[Reference, ...], data: Path | None) -> None:
+def unpin_command(references: tuple[Reference, ...], data: Path) -> None:
     """Let these tags or digests be evicted again."""
     with opened(data) as cache:
         for reference in references:
@@ -107,7 +107,7 @@ def unpin_command(references: tuple[Reference, ...], data: Path | None) -> None:
 
 @cache.command("pins")
 @DATA
-def pins_command(data: Path | None) -> None:
+def pins_command(data: Path) -> None:
     """List what is pinned, and how much of it is cached."""
     with opened(data) as cache:
         for reference in cache.pins.all():

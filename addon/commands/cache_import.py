@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--as", "called", type=ImageName(), help="What the one image in it is called.")
 @click.option("--partial", is_flag=True, help="Import images as well of which not all is in the archive.")
 @DATA
-def import_command(archive: Path, called: Reference | None, partial: bool, data: Path | None) -> None:
+def import_command(archive: Path, called: Reference | None, partial: bool, data: Path) -> None:
     """Take images into the cache: an OCI image layout (folder or tar, also .gz or .zst) or what `docker save` wrote.
 
     The proxy may run meanwhile; an empty folder becomes a cache. Everybody who may use the proxy can read what is

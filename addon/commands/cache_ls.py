@@ -51,7 +51,7 @@ _ORDERS: dict[str, Callable[[Image], Any]] = {
 )
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 @DATA
-def ls_command(patterns: tuple[str, ...], sort: str, as_json: bool, data: Path | None) -> None:
+def ls_command(patterns: tuple[str, ...], sort: str, as_json: bool, data: Path) -> None:
     """List the images that are cached, those alone whose names match a pattern like 'docker.io/library/*'.
 
     What no tag leads to is listed by its digest. Sizes are those of what is here; the last line counts what images
@@ -78,7 +78,7 @@ def ls_command(patterns: tuple[str, ...], sort: str, as_json: bool, data: Path |
 @click.argument("reference", type=ImageName())
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 @DATA
-def show_command(reference: Reference, as_json: bool, data: Path | None) -> None:
+def show_command(reference: Reference, as_json: bool, data: Path) -> None:
     """Show all that an image consists of, and what of it is cached."""
     with known(data) as cache:
         images = Images(cache)

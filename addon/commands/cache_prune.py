@@ -57,7 +57,7 @@ def prune_command(
     everything: bool,
     dry_run: bool,
     yes: bool,
-    data: Path | None,
+    data: Path,
 ) -> None:
     """Remove images from the cache: those for which all holds that is said here.
 

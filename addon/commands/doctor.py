@@ -18,8 +18,8 @@ from addon.doctor import processes, report
 from addon.doctor.builders import Machine
 from addon.doctor.examination import Wish, examine
 from addon.doctor.remedies import Kind
+from addon.home import home_if_any
 from addon.parent import Parent, ParentError, Parents
-from addon.running import default_data
 
 if TYPE_CHECKING:
     from addon.cache.reference import Reference
@@ -65,7 +65,7 @@ def doctor(
     proxy: Parent | None,
     ca: Path | None,
     kind: Kind | None,
-    data: Path | None,
+    data: Path,
     configs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -76,7 +76,7 @@ def doctor(
     """
     # What there is to say is in the findings.
     logging.getLogger("mirrortap").addHandler(logging.NullHandler())
-    wish = Wish(image, data or default_data(), proxy, ca, kind, configs)
+    wish = Wish(image, data, proxy, ca, kind, configs)
     width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns))
     findings = []
     for finding in examine(wish, _machine(kind)):
@@ -94,7 +94,7 @@ def doctor(
 def _machine(kind: Kind | None) -> Machine:
     return Machine(
         os.environ,
-        Path.home(),
+        home_if_any(),
         processes=tuple(processes.running()) if kind else (),
         network=os.readlink("/proc/self/ns/net"),
     )

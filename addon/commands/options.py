@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from addon.home import NoHome
+from addon.running import default_data
 from ca.authority import AuthorityError, dns_name
 
 
@@ -19,6 +21,13 @@ class _DnsName(click.ParamType[str]):
             return dns_name(value)
         except AuthorityError as error:
             self.fail(f"{error}; no certificate of this CA can be for an address", param, ctx)
+
+
+def _chosen(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    try:
+        return value or default_data()
+    except NoHome as error:
+        raise click.UsageError(f"{error}: name the folder with --data, or set XDG_DATA_HOME") from None
 
 
 MIRROR_TLS = click.option(
@@ -38,5 +47,8 @@ CONFIGS = click.option(
     " registries.conf. May be given several times.",
 )
 DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the CA and the cache.  [default: XDG data home]"
+    "--data",
+    type=click.Path(path_type=Path),
+    callback=_chosen,
+    help="Folder of the CA and the cache.  [default: XDG data home]",
 )

@@ -72,7 +72,7 @@ def serve_command(
     mirror_listen: tuple[str, int] | None,
     mirror_names: tuple[str, ...],
     mode: Mode,
-    data: Path | None,
+    data: Path,
     workers: int,
     log_format: journal.Format,
     offline: bool,

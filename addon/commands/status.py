@@ -14,7 +14,6 @@ from rich.console import Console
 from addon import __version__, running
 from addon.admission.rules import place
 from addon.commands.options import DATA
-from addon.running import default_data
 from addon.status import document, terminal
 
 if TYPE_CHECKING:
@@ -35,17 +34,16 @@ class _Unanswered(Exception):
 @click.command("status")
 @DATA
 @click.option("--json", "as_json", is_flag=True, help="The whole document of /status.json.")
-def status(data: Path | None, as_json: bool) -> None:
+def status(data: Path, as_json: bool) -> None:
     """Say what the running proxy does: its status page, in a terminal.
 
     Where proxy-users wants a login, the variable MIRRORTAP_USER has it (USER:PASSWORD).
     """
-    folder = data or default_data()
-    found = running.find(folder)
+    found = running.find(data)
     try:
         if found is None:
             raise _Unanswered(
-                f"no proxy runs with {folder}; start it with mirrortap serve, or name its folder with --data"
+                f"no proxy runs with {data}; start it with mirrortap serve, or name its folder with --data"
             )
         told = _asked(found)
         if as_json:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from addon.config import wellknown
+from addon.home import NoHome, home_folder
 from addon.running import default_data
 from ca.authority import AuthorityError, dns_name
 from ca.files import NEXT_CRT, OLD_CRT, ROOT_CRT
@@ -105,9 +106,12 @@ class _Source:
             return _fetched(f"{self.proxy}/ca.crt")
         if self.file:
             return Bundle.parse(self._bytes(self.file), str(self.file))
-        folder = (self.data or default_data()) / "ca"
+        try:
+            folder = (self.data or default_data()) / "ca"
+        except NoHome as error:
+            raise TrustError(f"{error}: name the proxy's folder with --data, or set XDG_DATA_HOME") from None
         # While a CA is rotated, both.
-        others = [path for path in (folder / NEXT_CRT, folder / OLD_CRT) if path.exists()]
+        others = [path for path in (folder / NEXT_CRT, folder / OLD_CRT) if os.path.exists(path)]
         return Bundle.parse(b"".join(map(self._bytes, (folder / ROOT_CRT, *others))), str(folder / ROOT_CRT))
 
     def _bytes(self, path: Path) -> bytes:
@@ -174,7 +178,7 @@ def trust(
     try:
         tree = Tree(root)
         for_himself = target.per_user and tree.whole and os.geteuid() != 0
-        home = PurePosixPath(Path.home()) if for_himself else None
+        home = _home(target) if for_himself else None
         bundle = None if uninstall else _checked(source.read(), fingerprint)
         wanted = Wanted(
             bundle,
@@ -201,6 +205,13 @@ def trust(
     except TrustError as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)
+
+
+def _home(target: Target) -> PurePosixPath:
+    try:
+        return PurePosixPath(home_folder())
+    except NoHome as error:
+        raise TrustError(f"{error}: set HOME to that of the user who pulls") from None
 
 
 def _public(target: Target) -> tuple[str, ...]:

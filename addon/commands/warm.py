@@ -20,7 +20,6 @@ from addon.config.model import ConfigError
 from addon.fingerprints import FingerprintError
 from addon.loop import Loop
 from addon.parent import ParentError, Parents
-from addon.running import default_data
 from addon.warming import opening, outcome
 from addon.warming.display import display
 from addon.warming.platforms import BadPlatform, Platform, this_machine
@@ -90,7 +89,7 @@ def warm(
     arguments: tuple[str, ...],
     jobs: int,
     configs: tuple[Path, ...],
-    data: Path | None,
+    data: Path,
 ) -> None:
     """Pull images into the cache, whether the proxy runs or not.
 
@@ -114,7 +113,7 @@ def warm(
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)
     with display(Console(stderr=True)) as shown:
-        run = _Run(config, data or default_data(), parents, jobs, shown)
+        run = _Run(config, data, parents, jobs, shown)
         try:
             code = asyncio.run(run.until_end(wanted), loop_factory=Loop)
         except (StoreError, FingerprintError) as error:

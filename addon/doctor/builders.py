@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addon.config import wellknown
-from addon.doctor import environment, remedies, settings, trusted
+from addon.doctor import environment, logins, remedies, settings, trusted
 from addon.doctor.findings import failed, ok, warning
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ class Builder:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to look at. `environment`, `home` and `network`: of whoever looks."""
+    """What there is to look at. `environment`, `home` (None: there is none) and `network`: of whoever looks."""
 
     environment: Mapping[str, str]
-    home: Path
+    home: Path | None
     root: Path = Path("/")
     processes: Sequence[Process] = ()
     network: str = ""
@@ -84,14 +85,15 @@ def look(kind: Kind, machine: Machine, registry: str, url: str) -> Builder:
 
 def _podman(machine: Machine, registry: str) -> Builder:
     """There is no daemon: what counts is the environment of the command, and what its own settings add."""
-    home, root = machine.home / ".config/containers", machine.root
-    folders = (root / "usr/share/containers", root / "etc/containers", home)
+    root = machine.root
+    home = [machine.home / ".config/containers"] if machine.home else []
+    folders = (root / "usr/share/containers", root / "etc/containers", *home)
     named = machine.environment.get("CONTAINERS_CONF")
     files = [Path(named)] if named else [file for folder in folders for file in _with_drop_ins(folder)]
     own = {**machine.environment, **settings.of_containers_conf(files)}
-    certs = [home / "certs.d", root / "etc/containers/certs.d", root / "etc/docker/certs.d"]
+    certs = [each / "certs.d" for each in (*home, root / "etc/containers", root / "etc/docker")]
     # The first that has a folder for the host is the only one that is read (containers/image, dockerCertDir).
-    folder = next((each / registry for each in certs if (each / registry).is_dir()), None)
+    folder = next((each / registry for each in certs if os.path.isdir(each / registry)), None)
     anchors = [each for each in trusted.listed(folder) if each.suffix == ".crt"] if folder else []
     findings = [ok(STEP, "podman and buildah pull themselves, in this environment")]
     return Builder("podman here", "podman", own, [*anchors, *trusted.files(root, own)], findings)
@@ -159,8 +161,8 @@ def _without(
         lines = f"  systemctl daemon-reload\n  systemctl restart {remedies.UNITS[kind]}"
         return failed(STEP, "not-restarted", told, f"Restart it:\n{lines}")
     places = [f"this shell ({name})"] if (name := environment.variable(machine.environment)) else []
-    client = Path(machine.environment.get("DOCKER_CONFIG") or machine.home / ".docker") / "config.json"
-    if _has_proxy(settings.of_docker_client(client)):
+    client = logins.of_docker(machine.environment, machine.home)
+    if client and _has_proxy(settings.of_docker_client(client)):
         places.append(f"{client} (for what runs in containers)")
     remedy = remedies.proxy(kind, url)
     if places:

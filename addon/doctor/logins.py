@@ -22,7 +22,7 @@ class Unreadable(Exception):
     """There is a file, and nothing can be made of it; the message says why, without any secret."""
 
 
-def find(registry: str, environment: Mapping[str, str], home: Path) -> tuple[Login, Path] | None:
+def find(registry: str, environment: Mapping[str, str], home: Path | None) -> tuple[Login, Path] | None:
     """The first that one of the files has, and that file. Raises Unreadable."""
     for path in _files(environment, home):
         try:
@@ -43,12 +43,25 @@ def find(registry: str, environment: Mapping[str, str], home: Path) -> tuple[Log
     return None
 
 
-def _files(environment: Mapping[str, str], home: Path) -> Iterator[Path]:
+def of_docker(environment: Mapping[str, str], home: Path | None) -> Path | None:
+    """The docker command's config.json; None without a home that it could be in."""
+    folder = _folder(environment.get("DOCKER_CONFIG"), home, ".docker")
+    return folder and folder / "config.json"
+
+
+def _files(environment: Mapping[str, str], home: Path | None) -> Iterator[Path]:
     """Docker's (DOCKER_CONFIG), then those of containers-auth.json(5)."""
-    docker = environment.get("DOCKER_CONFIG")
-    yield (Path(docker) if docker else home / ".docker") / "config.json"
+    if client := of_docker(environment, home):
+        yield client
     if named := environment.get("REGISTRY_AUTH_FILE"):
         yield Path(named)
     if runtime := environment.get("XDG_RUNTIME_DIR"):
         yield Path(runtime) / "containers/auth.json"
-    yield Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "containers/auth.json"
+    if folder := _folder(environment.get("XDG_CONFIG_HOME"), home, ".config"):
+        yield folder / "containers/auth.json"
+
+
+def _folder(named: str | None, home: Path | None, default: str) -> Path | None:
+    if named:
+        return Path(named)
+    return home / default if home else None

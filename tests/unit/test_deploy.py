@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from support.processes import needs
 from support.units import read_unit
 
-from addon import __version__, running
+from addon import __version__
 from addon.commands.ca import ca
 from addon.commands.serve import serve_command
 from addon.config.load import load
@@ -65,12 +65,12 @@ def instructions(name: str) -> list[str]:
 
 def test_the_image_serves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     (entrypoint,), (command,) = instructions("ENTRYPOINT"), instructions("CMD")
+    variables = dict(each.split("=", 1) for each in shlex.split(" ".join(instructions("ENV"))))
+    monkeypatch.setenv("XDG_DATA_HOME", variables["XDG_DATA_HOME"])
     found = serving([*json.loads(entrypoint), *json.loads(command)])
     assert listens(found) == EVERYWHERE
     assert instructions("EXPOSE") == [" ".join(str(port) for _, port in EVERYWHERE.values())]
-    variables = dict(each.split("=", 1) for each in shlex.split(" ".join(instructions("ENV"))))
-    monkeypatch.setenv("XDG_DATA_HOME", variables["XDG_DATA_HOME"])
-    assert (found["data"], str(running.default_data())) == (None, DATA)
+    assert str(found["data"]) == DATA
     assert instructions("VOLUME") == [DATA]
     assert instructions("USER") == ["10001:10001"]
 
@@ -223,7 +223,8 @@ def test_the_deployment_serves(kubernetes: Mapping[tuple[str, str], Document]) -
     assert ports == {name: port for name, (_, port) in EVERYWHERE.items()}
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert found["configs"] == (Path(mounts["config"]) / Path(CONFIG).name,)
-    assert (mounts["data"], found["data"]) == (DATA, None)
+    assert mounts["data"] == DATA
+    assert not any(argument.startswith("--data") for argument in container["args"])
     assert pod["terminationGracePeriodSeconds"] > DRAIN
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = container[probe]["httpGet"]

@@ -88,7 +88,7 @@ def test_of_several_daemons_the_one_that_lacks_it_counts(machine: Machine) -> No
 
 
 def test_the_docker_clients_settings_are_not_the_daemons(machine: Machine) -> None:
-    file = put(machine.home / ".docker/config.json", json.dumps({"proxies": {"default": {"httpsProxy": PROXY}}}))
+    file = put(machine.root / "home/.docker/config.json", json.dumps({"proxies": {"default": {"httpsProxy": PROXY}}}))
     machine = replace(machine, processes=(process("dockerd", machine.root),))
     builder = look("dockerd", machine, "docker.io", PROXY)
     assert codes(builder) == ["not-the-daemon"]
@@ -146,7 +146,7 @@ def test_the_cas_that_each_reads(machine: Machine) -> None:
     system = put(root / "etc/ssl/certs/ca-certificates.crt")
     docker = put(root / "etc/docker/certs.d/quay.io/ca.crt")
     containers = put(root / "etc/containers/certs.d/docker.io/ca.crt")
-    own = put(machine.home / ".config/containers/certs.d/quay.io/ca.crt")
+    own = put(machine.root / "home/.config/containers/certs.d/quay.io/ca.crt")
     containerd = put(root / "etc/containerd/certs.d/docker.io/ca.pem")
     ca = put(root / "etc/certs/docker.io.crt")
     put(root / "etc/buildkit/buildkitd.toml", '[registry."docker.io"]\nca = ["/etc/certs/docker.io.crt"]\n')

@@ -50,6 +50,12 @@ def test_nonsense_is_no_proxy(locked: Path, content: bytes) -> None:
     assert running.find(locked) is None
 
 
+@pytest.mark.parametrize("told", [replace(ONE, pid=10**12), replace(ONE, pid=-1), replace(ONE, proxy=("::1", 70_000))])
+def test_numbers_that_cannot_be_are_no_proxys(locked: Path, told: Running) -> None:
+    running.tell(locked, told)
+    assert running.find(locked) is None
+
+
 def test_only_what_oneself_has_told_is_forgotten(locked: Path) -> None:
     running.tell(locked, ONE)
     running.forget(locked, 8)

@@ -84,6 +84,7 @@ def shell(tmp_path: Path, authority: Authority) -> Shell:
         ("docker --proxy http://p.corp:3128/x", "is not the URL of a proxy"),
         ("docker --proxy http://p.corp:99999", "is not the URL of a proxy"),
         ("docker --proxy http://p.corp;id:3128", "is not the URL of a proxy"),
+        (f"docker --data {'x' * 300}", "x/ca/ca.crt: the CA cannot be read: File name too long"),
         ("docker --data /no/such/folder", "/no/such/folder/ca/ca.crt: the CA cannot be read: No such file"),
         ("docker --data /no/such/folder", "name the proxy with --proxy"),
         ("system", "no CA store of a known system is here"),

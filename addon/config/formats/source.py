@@ -34,7 +34,9 @@ class Source:
         try:
             path = Path(name).expanduser()
         except RuntimeError:
-            self.fail(where, f"{name!r}: there is no such user")
+            user = name.partition("/")[0].removeprefix("~")
+            why = f"there is no user {user!r}" if user else "no home folder is known; write the path out"
+            self.fail(where, f"{name!r}: {why}")
         found = path if self.path is None else self.path.parent / path
         self.files.add(found)
         return found
