@@ -159,7 +159,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _owner(what: str, owner: int, remedy: str) -> str:
-    return f"{what} belongs to uid {owner}, and this is uid {os.geteuid()}; run mirrortap as that user, or {remedy}"
+    us = os.geteuid()
+    # Root could do that, and whoever it was taken from could not work any more.
+    instead = f", or {remedy}" if us else ": docs/deploy/systemd.md says how for a service"
+    return f"{what} belongs to uid {owner}, and this is uid {us}; run mirrortap as that user{instead}"
 
 
 def _decrypted(data: bytes, path: Path, phrase: bytes | None) -> PrivateKeyTypes:

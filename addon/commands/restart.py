@@ -78,7 +78,7 @@ def _signalled(data: Path, old: Running) -> int:
             os.close(process)
             _fail(
                 f"pid {old.pid} does not have {data} open: if mirrortap runs in a container, run this in there, and"
-                " otherwise as the same user"
+                " otherwise as root or as the same user"
             )
         signal.pidfd_send_signal(process, signal.SIGUSR2)
     except OSError as error:

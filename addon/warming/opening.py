@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from addon import running
+from addon.cache import ownership
 from addon.cache.cache import Cache
 from addon.cache.store import StoreError
 from addon.config.current import Current
@@ -76,9 +76,7 @@ def _cache(config: Config, data: Path) -> Cache:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{data}: cannot be written: {error.strerror}; choose another folder with --data") from None
-    owner = data.stat().st_uid
-    if os.geteuid() == 0 and owner != 0:
-        raise StoreError(f"{data}: is of user {owner}, who could not use what root writes there; run this as that user")
+    ownership.check(data)
     cache = Cache(data / "cache", lambda: config.beliefs)
     # A running proxy has done that, and what it is downloading just now would be taken for lost.
     if running.find(data) is None:

@@ -552,7 +552,19 @@ def test_open_folder(folder: Path, mode: int) -> None:
 def test_somebody_elses(folder: Path, name: str) -> None:
     Authority.open(folder, NAMES)
     os.chown(folder / name, 65534, 65534)
-    refused(folder, rf"^(folder|private key) {folder / name} belongs to uid 65534, and this is uid 0; run mirrortap as")
+    told = (
+        rf"^(folder|private key) {folder / name} belongs to uid 65534, and this is uid 0; run mirrortap as that user: "
+    )
+    refused(folder, f"{told}docs/deploy/systemd.md says how for a service$")
+
+
+def test_somebody_elses_may_become_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless this is root, which has nothing to gain by it."""
+    Authority.open(folder, NAMES)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    told = f"belongs to uid {owner}, and this is uid 54321; run mirrortap as that user, or chown -R 54321 {folder}$"
+    refused(folder, f"^folder {folder} {told}")
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff\x00 not PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])

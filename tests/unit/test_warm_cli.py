@@ -122,5 +122,5 @@ def test_root_leaves_other_users_folders_alone(data: Path) -> None:
     os.chown(data, 12345, 12345)
     result = warm(data, "reg.test/a")
     assert result.exit_code == 2
-    assert f"{data}: is of user 12345, who could not use what root writes there; run this as that user" in result.stderr
+    assert f"{data}: is uid 12345's, who could not use what root writes there; run this as that user" in result.stderr
     assert list(data.iterdir()) == []
