@@ -79,7 +79,10 @@ def connect(path: Path) -> Connection:
         return _open(path)
     except sqlite3.OperationalError as error:
         # Not damage: locked, no rights, no space, something else in its place.
-        raise StoreError(f"{path}: cannot be used ({error}); check the folder's rights and free space") from None
+        remedy = "check the folder's rights and free space"
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            remedy = "another program keeps it locked: fuser -v names that"
+        raise StoreError(f"{path}: cannot be used ({error}); {remedy}") from None
     except sqlite3.DatabaseError as error:
         damaged = path.with_suffix(".damaged")
         try:

@@ -53,7 +53,9 @@ class Store:
         self._files = str(self._blobs)  # pathlib would cost a hit more than its system calls do
         try:
             self._partial.mkdir(parents=True, exist_ok=True)
-            replace(folder / "oci-layout", _LAYOUT, self._partial)
+            # Not unless it has to be: on a full disk, what makes room must be able to open the cache.
+            if not _says(folder / "oci-layout", _LAYOUT):
+                replace(folder / "oci-layout", _LAYOUT, self._partial)
             if not (folder / "index.json").exists():
                 self.write_index(())
         except OSError as error:
@@ -225,6 +227,13 @@ class Store:
 
     def _file(self, digest: Digest) -> str:
         return f"{self._files}/{digest.algorithm}/{digest.encoded}"
+
+
+def _says(file: Path, content: bytes) -> bool:
+    try:
+        return file.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _is_locked(file: Path) -> bool:

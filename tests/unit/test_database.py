@@ -205,3 +205,14 @@ def test_a_full_disk_costs_one_warning(path: Path, caplog: pytest.LogCaptureFixt
             database.write(connection, "INSERT INTO link VALUES (?, ?, ?)", ("docker.io", "a" * 200, str(i)))
         assert caplog.messages == ["the cache's database cannot be written: database or disk is full"]
         assert 0 < links(connection) < 200
+
+
+def test_one_that_another_program_keeps_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(
+            StoreError, match=r"\(database is locked\); another program keeps it locked: fuser -v names"
+        ):
+            database.connect(path)

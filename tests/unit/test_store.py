@@ -60,6 +60,13 @@ def test_a_new_store_is_an_empty_image_layout(store: Store) -> None:
     assert files(store.folder) == {"oci-layout", "index.json"}
 
 
+def test_an_old_store_is_opened_without_writing(store: Store) -> None:
+    """There may be no room for that until something is evicted."""
+    before = {path: path.stat().st_ino for path in store.folder.iterdir()}
+    Store(store.folder)
+    assert {path: path.stat().st_ino for path in store.folder.iterdir()} == before
+
+
 @pytest.mark.parametrize("digest", [SHA256, SHA512], ids=["sha256", "sha512"])
 def test_content_is_where_any_tool_looks_for_it(store: Store, digest: Digest) -> None:
     assert store.size(digest) is None
