@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from addon.config.formats import buildkit, certs_d, daemon_json, documents, registries_conf
@@ -28,7 +29,7 @@ def _read(path: Path) -> Reading:
     """In the format that its name shows."""
     if path.name == certs_d.HOSTS:
         return certs_d.read(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # what cannot be looked at is told of by whoever reads it
         if path.name.endswith(".conf.d"):
             beside = path.with_name(path.name.removesuffix(".d"))
             raise ConfigError(f"{path}: holds drop-ins, which are read with the file beside it; name {beside} instead")

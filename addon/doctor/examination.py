@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -73,7 +74,7 @@ class Wish:
 def examine(wish: Wish, machine: Machine) -> Iterator[Finding]:
     """Each finding as soon as it is there."""
     running, here = premises.process(wish.data)
-    local = wish.data.is_dir()
+    local = os.path.isdir(wish.data)  # not for this user: the same
     shell = machine.environment
     likely = environment.named(shell, "", wish.host, wish.port)[0] if environment.variable(shell) else None
     url = f"http://{(wish.proxy or likely or _of(running) or _SOMEWHERE).authority}"

@@ -90,9 +90,9 @@ def look(
     except (ConfigError, ParentError) as error:
         yield failed(_CONFIG, "configuration", str(error), _checked(configs))
     cache = data / "cache"
-    if cache.is_dir():
+    if os.path.isdir(cache):
         yield judge_disk(cache, write(cache), config.space if config else Space())
-    if (data / "ca").is_dir():
+    if os.path.isdir(data / "ca"):
         for each in _authority(data / "ca"):
             # What is issued by a clock that is off, is of no use when that has been set.
             yield replace(each, remedy=_CLOCK_FIRST) if doubtful and each.code else each

@@ -214,3 +214,19 @@ def test_a_mirror_port_in_use(tmp_path: Path) -> None:
         line = refused(tmp_path, "--mirror-listen", address)
     assert line.startswith(f"mirrortap: {address}: cannot be listened on: ")
     assert line.endswith("; choose another address with --mirror-listen")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("config show --config", 2, "cannot be read: File name too long"),
+        ("cache ls --data", 2, "File name too long"),
+        ("ca show --data", 2, "File name too long"),
+        ("doctor --json --proxy http://127.0.0.1:9 --data", 1, "is not there: run this on the proxy's machine"),
+    ],
+)
+def test_what_cannot_even_be_looked_at_is_named(command: str, code: int, told: str) -> None:
+    """As in a folder that is closed to this user, which none is to root."""
+    result = CliRunner().invoke(main, [*command.split(), "x" * 300])
+    assert result.exit_code == code, result.exception
+    assert told in result.output
