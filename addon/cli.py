@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
 
 from addon import __version__
+from addon.commands import streams
 
 
 class _Commands(click.Group):
@@ -26,6 +28,19 @@ class _Commands(click.Group):
         "trust": ("trust", "trust"),
         "warm": ("warm", "warm"),
     }
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        streams.complete()
+        with streams.checked():
+            return super().main(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # click's own code, 1, says that something has failed.
+            click.echo("\nmirrortap: stopped", err=True)
+            ctx.exit(128 + signal.SIGINT)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._PLACES)

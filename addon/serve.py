@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -138,7 +139,8 @@ def serve(service: Service, ports: Ports, workers: int, inherited: Inherited | N
                 since=time.time(),
             ),
         )
-        print(told, flush=True)
+        with suppress(OSError):  # whoever was to read it may have gone
+            print(told, flush=True)
         # Before the other process ends: systemd would take that for the end of the service.
         notify(*([f"MAINPID={os.getpid()}"] if inherited else []), "READY=1")
         if inherited:

@@ -65,7 +65,10 @@ class Cargo:
 
 def to_tar(out: IO[bytes], cargo: Cargo, store: Store, progress: Callable[[int], None]) -> None:
     """Raises Damaged or OSError."""
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
+    end = _End(out)
+    # No context manager: its end would write what is left before anything is cut.
+    tar = tarfile.open(fileobj=end, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20)  # type: ignore[call-overload]  # noqa: SIM115
+    try:
         for name, content in (names.LAYOUT, _LAYOUT), (names.INDEX, cargo.index()):
             tar.addfile(_info(name, len(content)), io.BytesIO(content))
         for folder in ("blobs", *sorted({f"blobs/{part.digest.algorithm}" for part in cargo.parts})):
@@ -73,8 +76,12 @@ def to_tar(out: IO[bytes], cargo: Cargo, store: Store, progress: Callable[[int],
         for part in cargo.parts:
             with _opened(store, part) as file:
                 reading = _Reading(file, part.digest, progress)
-                tar.addfile(_info(_name(part.digest), part.size or 0), reading)  # type: ignore[arg-type]
+                tar.addfile(_info(_name(part.digest), part.size or 0), reading)
                 reading.check(store)
+        tar.close()
+    except BaseException:
+        end.cut = True
+        raise
 
 
 def to_folder(folder: Path, cargo: Cargo, store: Store, progress: Callable[[int], None]) -> None:
@@ -98,6 +105,18 @@ def to_folder(folder: Path, cargo: Cargo, store: Store, progress: Callable[[int]
                     os.fsync(copy.fileno())
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync_folder(path)
+
+
+class _End:
+    """Where a tar goes; nothing more of it once it is `cut`: what tarfile still has to write, whatever becomes of the
+    rest, must not wait for a reader that takes nothing."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self.cut = False
+        self._out = out
+
+    def write(self, data: bytes) -> int:
+        return len(data) if self.cut else self._out.write(data)
 
 
 @contextlib.contextmanager

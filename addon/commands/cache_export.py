@@ -48,7 +48,7 @@ class _Incomplete(Exception):
 @click.option("--partial", is_flag=True, help="Take what there is of images that are not complete.")
 @DATA
 def export_command(
-    references: tuple[Reference, ...], output: Path, platforms: tuple[str, ...], partial: bool, data: Path | None
+    references: tuple[Reference, ...], output: Path, platforms: tuple[str, ...], partial: bool, data: Path
 ) -> None:
     """Write images to an OCI image layout: all that are complete, unless some are named.
 
@@ -79,6 +79,8 @@ def export_command(
         except (_Incomplete, Damaged) as error:
             click.echo(f"mirrortap: {error}", err=True)
             sys.exit(1)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise StoreError(
                 f"{error.filename or output}: {error.strerror}; choose another place with --output"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from addon.cache import ownership
 from addon.cache.cache import Cache
 from addon.cache.store import StoreError
 from addon.commands.references import ImageName
 from addon.config.model import Beliefs
-from addon.running import default_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,25 +28,53 @@ REFERENCES = click.argument("references", metavar="REFERENCE...", nargs=-1, requ
 
 
 @contextmanager
-def opened(data: Path | None, *, make: bool = False) -> Iterator[Cache]:
-    """The cache of a data folder, made where it is missing if `make`; what is wrong with it ends the command."""
-    folder = (data or default_data()) / "cache"
+def opened(data: Path, *, make: bool = False) -> Iterator[Cache]:
+    """The cache of a data folder; what is wrong with it ends the command.
+
+    `make`: it is made where it is missing, for something is to be put into it.
+    """
+    folder = data / "cache"
     try:
-        if not make and not (folder / "oci-layout").exists():
+        if make:
+            ownership.check(data)
+        elif not (folder / "oci-layout").exists():
             raise StoreError(f"{folder}: there is no cache; name the proxy's folder with --data")
         # How long things are believed is the proxy's affair: these commands ask nobody.
-        with closing(Cache(folder, Beliefs)) as cache:
+        with _stoppable(), closing(Cache(folder, Beliefs)) as cache:
             yield cache
     except StoreError as error:
         click.echo(f"mirrortap: {error}", err=True)
         sys.exit(2)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         click.echo(f"mirrortap: {error.filename or folder}: {error.strerror}", err=True)
         sys.exit(2)
 
 
 @contextmanager
-def known(data: Path | None) -> Iterator[Cache]:
+def _stoppable() -> Iterator[None]:
+    """A signal ends the command as an exception does, so that nothing unfinished is left behind."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        sys.exit(128 + number)
+
+    signals: list[signal.Signals] = []
+    # Signals are for the main thread. One that is ignored (nohup) stays so.
+    if threading.current_thread() is threading.main_thread():
+        signals = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for each in signals:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def known(data: Path) -> Iterator[Cache]:
     """As `opened`; what a lost database does not say is found out from the files."""
     with opened(data) as cache:
         if not any(cache.tags.all()):

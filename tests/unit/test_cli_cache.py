@@ -239,3 +239,17 @@ def test_blobs_that_cannot_be_listed(data: Data) -> None:
     (data.store.folder / "blobs").rename(data.store.folder / "elsewhere")
     (data.store.folder / "blobs").write_text("")
     assert data.refused("verify") == f"mirrortap: {data.store.folder}/blobs: Not a directory\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_imports_into_nobody_elses_folder(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, 12345, 12345)
+    result = CliRunner().invoke(main, ["cache", "import", str(tmp_path), "--data", str(data)])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"mirrortap: {data}: is uid 12345's, who could not use what root writes there; run this as that user:"
+        " docs/deploy/systemd.md says how for a service\n"
+    )
+    assert list(data.iterdir()) == []
