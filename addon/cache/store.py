@@ -87,11 +87,10 @@ class Store:
     def read(self, digest: Digest, limit: int) -> bytes | None:
         """The content when it is here and has at most `limit` bytes."""
         try:
-            with open(self._file(digest), "rb") as file:
-                content = file.read(limit + 1)
+            with open(self._file(digest), "rb", buffering=0) as file:
+                return file.read() if os.fstat(file.fileno()).st_size <= limit else None
         except OSError:
             return None
-        return content if len(content) <= limit else None
 
     def add(self, digest: Digest, content: bytes) -> None:
         """Stores content that is at hand. Blocks. Raises DigestMismatch or OSError."""

@@ -90,7 +90,11 @@ class Trees:
         """The tree below a manifest; None where it is not at hand, or is none."""
         content = self._read(digest) if self._size(digest) is not None else None
         media_type = oci.media_type(content) if content is not None else None
-        if content is None or media_type is None or self._document(digest) is None:
+        if content is None or media_type is None:
+            return None
+        if digest not in self._documents:
+            self._documents[digest] = descriptors.document(content)
+        if self._documents[digest] is None:
             return None
         top = descriptors.Descriptor(digest, "manifest", media_type, len(content))
         return self._tree(top, {}, _DEPTH)

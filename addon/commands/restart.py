@@ -13,7 +13,6 @@ import click
 
 from addon import running, upgrade
 from addon.commands.options import DATA
-from addon.running import default_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +38,12 @@ class _NoWord(Exception):
     metavar="SECONDS",
     help="How long to wait until the new process is up, or cannot be.",
 )
-def restart(data: Path | None, timeout: float) -> None:
+def restart(data: Path, timeout: float) -> None:
     """Replace the running proxy by what is installed now, without a failed pull.
 
     A new process gets the ports of the running one, which then finishes its transfers and ends. When the new one cannot
     start, the running one goes on, and this exits with 1.
     """
-    data = data or default_data()
     old = running.find(data)
     if old is None:
         _fail(f"{data}: no mirrortap is running there; start it with: mirrortap serve, or name its folder with --data")
