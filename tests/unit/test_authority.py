@@ -314,10 +314,9 @@ Clock = Callable[[int], None]
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Sets the authority's clock to so many days from now."""
-    return lambda days: monkeypatch.setattr(
-        clock_module, "_system", lambda: datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
-    )
+    """Stops the authority's clock so many days from now."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    return lambda days: monkeypatch.setattr(clock_module, "_system", lambda: now + timedelta(days=days))
 
 
 def test_intermediate_is_renewed_30_days_before_its_end(folder: Path, clock: Clock) -> None:
