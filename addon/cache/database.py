@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from addon.cache import reserve
 from addon.cache.connection import Connection
 from addon.cache.store import StoreError
 
@@ -78,6 +79,9 @@ def connect(path: Path) -> Connection:
     try:
         return _open(path)
     except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY and reserve.spend(path.parent):
+            log.warning("%s: %s: used the space that was kept for a full disk", path, error)
+            return connect(path)
         # Not damage: locked, no rights, no space, something else in its place.
         remedy = "check the folder's rights and free space"
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from addon import journal
-from addon.cache import eviction, pins, verify
+from addon.cache import eviction, pins, reserve, verify
 from addon.cache.eviction import Disk
 from addon.journal import Seldom
 
@@ -131,6 +131,8 @@ class Janitor:
             log.exception("%s: no room can be made: a fault in mirrortap", self._store.folder)
 
     async def _make_room(self) -> None:
+        if not self._full:
+            await asyncio.to_thread(reserve.keep, self._store.folder)
         partials = await asyncio.to_thread(self._store.partials)
         oldest = self._clock() - _RESUMABLE
         old = [file for file in partials if file.modified < oldest]

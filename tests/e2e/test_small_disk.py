@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +16,12 @@ from support.bulk import Bulk
 from support.config import toml
 from support.proxy import serve
 from support.wire import Wire
+
+from addon.cache import reserve
+from addon.cache.cache import Cache
+from addon.cache.store import StoreError
+from addon.config.model import Beliefs
+from addon.oci import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from support.threads import LoopThread
 
 MIB = 1 << 20
+DIGEST = Digest("sha256", "0" * 64)
 DISK = int(os.environ.get("SMALL_DISK_MIB", "512")) * MIB
 
 
@@ -104,6 +111,24 @@ def test_a_disk_that_something_else_fills_costs_no_pull(
         return last.exists()
 
     until(cached_again)
+
+
+def test_a_cache_can_be_opened_on_a_full_disk(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As when its proxy is started anew then: SQLite wants some space for that."""
+    folder = disk / "cache"
+    with closing(Cache(folder, Beliefs)):
+        reserve.keep(folder)
+    fill_up(disk / "hog")
+    reserve.keep(folder)
+    with closing(Cache(folder, Beliefs)) as cache:
+        assert "used the space that was kept for a full disk" in caplog.text
+        cache.links.add("docker.io", "library/app", DIGEST)
+        assert cache.links.known("docker.io", "library/app", DIGEST)
+        reserve.keep(folder)
+        assert not (folder / "reserve").exists(), "the last of it is needed"
+    fill_up(disk / "more")
+    with pytest.raises(StoreError, match=r"mirrortap.sqlite: cannot be used .* free space"):
+        Cache(folder, Beliefs)
 
 
 def until(happened: Callable[[], bool]) -> None:

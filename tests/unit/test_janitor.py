@@ -116,6 +116,7 @@ async def test_there_is_room(cache: Cache, caplog: pytest.LogCaptureFixture) -> 
     await cache.janitor(10 * KB).make_room()
     assert all(cache.here(*digests))
     assert caplog.messages == []
+    assert (cache.store.folder / "reserve").stat().st_size == 1 << 20, "for when there is not"
 
 
 async def test_what_was_used_longest_ago_goes(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
