@@ -167,8 +167,10 @@ def test_a_public_image_is_served_with_the_proxys_own_token(
 ) -> None:
     """The client's login says nothing about a public image: what it pulled is cached for all."""
     wanted = {blob.digest: blob.size for blob in origin.image.blobs}
+    mark = len(proxy.log)
     alice = builder(proxy, "alice", bundle).pull("docker.io/library/open:1.0", f"--src-creds={LOGIN}")
     assert alice.blobs() == wanted
+    proxy.wait_answered(1 + len(wanted), mark)
     mark = len(proxy.log)
     assert builder(proxy, "anonymous", bundle).pull("docker.io/library/open:1.0").blobs() == wanted
     assert {each.cache for each in proxy.wait_answered(1 + len(wanted), mark)} == {"hit"}

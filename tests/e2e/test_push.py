@@ -106,7 +106,9 @@ def test_blobs_cached_from_a_private_repository_are_uploaded_all_the_same(
         alice, bob = (builder(proxy, name, bundle) for name in users)
         secret = "registry.example/team/secret:1.0"
         alice.push(image.reference, secret, "--dest-creds=alice:wonder-land")
+        mark = len(proxy.log)
         alice.pull(secret, "--src-creds=alice:wonder-land")
+        proxy.wait_answered(1 + len(image.blobs), mark)
         mark = len(proxy.log)
         pulled = alice.pull(secret, "--src-creds=alice:wonder-land")
         assert {each.cache for each in proxy.wait_answered(1 + len(image.blobs), mark)} == {"hit"}

@@ -553,7 +553,7 @@ async def test_what_is_known_of_the_cache_is_left_to_a_proxy_that_runs(
     for file in proxy.cache.glob("mirrortap.sqlite*"):
         file.unlink()
     data = proxy.cache.parent
-    tell(data, Running(os.getpid(), "", "regular", ("", 0), None, (), 1, 0.0))
+    tell(data, Running(os.getpid(), "", "regular", ("127.0.0.1", 3128), None, (), 1, 0.0))
     lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX if runs else fcntl.LOCK_UN)
     async with Warming(proxy).opened():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "addon.cli")
+# Signals, which whoever runs the tests may have ignored, as nohup does.
+HEEDING = ("env", "--default-signal")
 ALPINE = "docker.io/library/alpine:3.20"
 
 
@@ -70,7 +72,7 @@ def test_names_that_are_not_utf_8_can_be_shown(data: Data, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_an_export_though_nobody_reads(data: Data, number: signal.Signals) -> None:
-    argv = [*COMMAND, "cache", "export", "-o", "-", "--data", str(data.folder)]
+    argv = [*HEEDING, *COMMAND, "cache", "export", "-o", "-", "--data", str(data.folder)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout
     try:
@@ -86,7 +88,7 @@ def test_a_signal_ends_an_export_though_nobody_reads(data: Data, number: signal.
 
 def test_a_signal_leaves_nothing_unfinished(data: Data, tmp_path: Path) -> None:
     """The import reads from a pipe."""
-    argv = [*COMMAND, "cache", "import", "-", "--data", str(tmp_path / "other")]
+    argv = [*HEEDING, *COMMAND, "cache", "import", "-", "--data", str(tmp_path / "other")]
     archive = run(f"> {tmp_path}/all.tar", "cache", "export", "-o", "-", "--data", data.folder)
     assert archive.returncode == 0
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
