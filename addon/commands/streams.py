@@ -41,20 +41,23 @@ def complete() -> None:
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """That standard output cannot be written ends the program. That its reader has gone is left to click."""
+    """That standard output cannot be written ends the program: without a word where its reader has gone."""
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper) and out is sys.__stdout__:
         # As on stderr, what has no code there, like a byte of a file's name that is not UTF-8, is written out.
         errors = "backslashreplace" if out.errors == "strict" else out.errors
         sys.stdout = _Output(out.buffer, out.encoding, errors, line_buffering=out.line_buffering)
     try:
-        yield
+        try:
+            yield
+        finally:
+            # Now, for nobody could be told of it when Python ends.
+            sys.stdout.flush()
     except OSError as error:
         if error.filename != _OUTPUT:
             raise
-        click.echo(f"mirrortap: {error.filename}: {error.strerror}", err=True)
-        # What is still in the buffer must not fail once more at the very end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"mirrortap: {error.filename}: {error.strerror}", err=True)
         sys.exit(1)
 
 
@@ -64,4 +67,7 @@ def _named() -> Iterator[None]:
         yield
     except OSError as error:
         error.filename = _OUTPUT
+        # What is still in the buffer must not fail once more.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
         raise

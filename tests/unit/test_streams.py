@@ -22,6 +22,12 @@ HEEDING = ("env", "--default-signal")
 ALPINE = "docker.io/library/alpine:3.20"
 
 
+@pytest.fixture(autouse=True)
+def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for users: what is written is tried last when Python ends."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("streams")
@@ -45,10 +51,13 @@ def test_without_any_streams_all_is_done(data: Data, tmp_path: Path) -> None:
     assert run("< /dev/null >&-", "cache", "ls", "--data", data.folder).returncode == 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["cache ls", "config show"])
-def test_a_full_disk_behind_standard_output_is_told_from_one_of_the_cache(data: Data, command: str) -> None:
+def test_a_full_disk_behind_standard_output_is_told_from_one_of_the_cache(
+    data: Data, command: str, unbuffered: str
+) -> None:
     arguments = command.split() + (["--data", str(data.folder)] if command == "cache ls" else [])
-    result = run("> /dev/full", *arguments)
+    result = run("> /dev/full", *arguments, PYTHONUNBUFFERED=unbuffered)
     assert result.returncode in (1, 2)
     assert result.stderr == "mirrortap: standard output: No space left on device\n"
 
