@@ -30,6 +30,7 @@ from addon.pulls.fills import Fills
 from addon.pulls.prefetch import Prefetch
 from addon.renewal import Renewal
 from addon.running import LOCK, default_data
+from addon.status.health import Trial
 from addon.status.pages import Pages
 from addon.status.reporter import Place, Reporter
 from addon.tickets import Tickets
@@ -241,8 +242,14 @@ class Service:
             self.tally,
             fills,
             engine.standing,
+            self.trial,
         )
         return engine
+
+    @cached_property
+    def trial(self) -> Trial:
+        """Whether the cache can be written; for all who ask."""
+        return Trial(self.cache.folder)
 
     async def facts(self) -> Facts:
         """What the whole proxy, all its workers, can say of itself; only when it is up."""

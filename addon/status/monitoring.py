@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from addon.status import health, metrics
 
 if TYPE_CHECKING:
-    from addon.cache.cache import Cache
     from addon.counts.facts import Facts
 
 _TEXT = "text/plain; charset=utf-8"
@@ -22,7 +20,7 @@ class Told(Protocol):
     """Of the service, what is looked at."""
 
     @property
-    def cache(self) -> Cache: ...
+    def trial(self) -> health.Trial: ...
     @property
     def stopping(self) -> bool: ...
     async def facts(self) -> Facts: ...
@@ -34,10 +32,6 @@ class Monitoring:
     def __init__(self, service: Told) -> None:
         self._service = service
 
-    @cached_property
-    def _trial(self) -> health.Trial:
-        return health.Trial(self._service.cache.folder)
-
     async def alive(self, accept: str) -> Said:
         """Who gets to say this is."""
         return 200, _TEXT, b"ok\n"
@@ -46,7 +40,7 @@ class Monitoring:
         facts = await self._service.facts()
         checks = health.ready(
             stopping=self._service.stopping,
-            unwritable=await self._trial.problem(),
+            unwritable=await self._service.trial.problem(),
             offline=facts.offline,
             endpoints=facts.endpoints,
         )

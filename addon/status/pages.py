@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from addon.admission.gate import Gate
-    from addon.cache.cache import Cache
     from addon.counts.facts import Facts
+    from addon.status.health import Trial
     from addon.status.page.setup import Door
     from ca.authority import Authority
 
@@ -59,7 +59,7 @@ class Told(Protocol):
     @property
     def gate(self) -> Gate: ...
     @property
-    def cache(self) -> Cache: ...
+    def trial(self) -> Trial: ...
     @property
     def stopping(self) -> bool: ...
     async def facts(self) -> Facts: ...

@@ -28,7 +28,6 @@ from addon.counts.facts import (
 )
 from addon.counts.shares import merged
 from addon.status import warned
-from addon.status.health import Trial
 from addon.status.history import History
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from addon.pulls.fill import Fill
     from addon.pulls.fills import Fills
     from addon.renewal import Renewal
+    from addon.status.health import Trial
     from addon.upstream.standing import Standing
     from addon.watching import Watch
 
@@ -83,6 +83,7 @@ class Reporter:
         tally: Tally,
         fills: Fills,
         standing: Standing,
+        trial: Trial,
     ) -> None:
         self._place = place
         self._current = current
@@ -93,7 +94,7 @@ class Reporter:
         self._fills = fills
         self._standing = standing
         self._folder = data / "cache"
-        self._trial = Trial(self._folder)
+        self._trial = trial
         self._history = History(data / "statistics.sqlite")
         # One thread: what it has open is SQLite's, and for itself alone.
         self._thread = ThreadPoolExecutor(1, "report")
