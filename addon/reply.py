@@ -79,7 +79,7 @@ class Request:
 class Served:
     """Where an answer came from, for Cache-Status (RFC 9211) and for the log."""
 
-    how: str  # hit, redirected, stale, miss from, relayed from, passed on to, in place of, refused
+    how: str  # hit, redirected, stale, miss from, joined from, relayed from, passed on to, in place of, refused
     endpoint: str = ""
     age: int = 0  # seconds by which something stale is too old
 
@@ -93,6 +93,8 @@ class Served:
                 return f"mirrortap; hit; ttl=-{self.age}; detail=stale"
             case "miss from":
                 return f'mirrortap; fwd=miss; detail="{self.endpoint}"'
+            case "joined from":
+                return f'mirrortap; fwd=miss; collapsed; detail="{self.endpoint}"'
             case "relayed from":
                 return f'mirrortap; fwd=bypass; detail="{self.endpoint}"'
         return None

@@ -49,6 +49,7 @@ class Facts:
     size: int | None
     media_type: str | None
     verified: bool = False
+    ahead: bool = False  # whether it was begun before any client asked for it
 
 
 _FACTS = TypeAdapter(Facts)

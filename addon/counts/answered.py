@@ -20,6 +20,7 @@ _OUTCOMES: dict[str, Outcome] = {
     "stale": "stale",
     "redirected": "redirected",
     "miss from": "miss",
+    "joined from": "joined",
     "refused": "refused",
 }
 

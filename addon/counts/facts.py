@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Outcome = Literal["hit", "stale", "redirected", "miss", "relayed", "refused"]
-"""Of a request: served from the cache, an old tag's content, sent on to the mirror door, fetched from an endpoint,
-passed on as it is, or refused by mirrortap itself (an error body of its own)."""
-OUTCOMES: tuple[Outcome, ...] = ("hit", "stale", "redirected", "miss", "relayed", "refused")
+Outcome = Literal["hit", "stale", "redirected", "joined", "miss", "relayed", "refused"]
+"""Of a request: served from the cache, an old tag's content, sent on to the mirror door, served from a download that
+another request had begun, fetched from an endpoint, passed on as it is, or refused by mirrortap itself (an error body
+of its own)."""
+OUTCOMES: tuple[Outcome, ...] = ("hit", "stale", "redirected", "joined", "miss", "relayed", "refused")
 Kind = Literal["manifest", "blob", "referrers", "other"]
 KINDS: tuple[Kind, ...] = ("manifest", "blob", "referrers", "other")
 State = Literal["unknown", "up", "limited", "down"]
@@ -103,8 +104,9 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class Span:
-    """One bar of the traffic charts, from `start` on. `cached`: bytes served from the cache; `fetched`: bytes that
-    came from endpoints; hits and misses are requests for content that everybody or this client could have."""
+    """One bar of the traffic charts, from `start` on. `cached`: bytes served from the cache, or from a download
+    that another request had begun; `fetched`: bytes that came from endpoints; hits and misses are requests for content
+    that everybody or this client could have."""
 
     start: float
     cached: int

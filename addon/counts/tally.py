@@ -28,7 +28,7 @@ QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 LONG = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 # Of content: what a hit ratio is about.
 _CONTENT = ("manifest", "blob")
-_CACHED = ("hit", "stale", "redirected")
+_CACHED = ("hit", "stale", "redirected", "joined")
 
 
 class Names:

@@ -167,7 +167,7 @@ def _offline(step: str, told: str) -> Finding:
 
 def _how(status: str) -> str:
     """Cache-Status (RFC 9211), in words."""
-    if match := re.search(r'fwd=(?:miss|bypass); detail="([^"]*)"', status):
+    if match := re.search(r'fwd=(?:miss|bypass)(?:; collapsed)?; detail="([^"]*)"', status):
         return f"Cache-Status: miss, from {_shown(match[1])}"
     stale = ", stale" if "stale" in status else ""
     return f"Cache-Status: hit{stale}" if "; hit" in status else f"Cache-Status: {_shown(status)}"

@@ -90,7 +90,7 @@ class ByDigest:
             fill = await self._fill(pull, spare, ahead)
             # Another worker may have begun it, for another repository or reader.
             await self._admit(pull)
-            return await self._filling(pull, fill)
+            return await self._filling(pull, fill, ahead)
         except OSError as error:
             self.warn_of_store(error)
             return await self._past_the_store(pull)
@@ -138,8 +138,6 @@ class ByDigest:
                 fill = self._fills.running(pull.digest)
         if fill is None:
             fill = self._start_fill(pull, spare, ahead)
-        elif not ahead:
-            self._fills.joined(fill)
         await fill.opened()
         return fill
 
@@ -202,14 +200,21 @@ class ByDigest:
         headers = reply.describing(digest, len(kept.content), kept.media_type)
         return reply.ours(200, headers, b"" if request.method == "HEAD" else kept.content, served, request)
 
-    async def _filling(self, pull: Pull, fill: Fill) -> Reply:
+    async def _filling(self, pull: Pull, fill: Fill, ahead: bool) -> Reply:
         if fill.verified and (found := await self._stored(pull)):
             return found
         media_type = _BLOB_TYPE
         if isinstance(pull.asked, Manifest):
             media_type = fill.media_type or oci.OCI_MANIFEST
-        # What is complete, and only on its way to the disk, is as good as stored.
-        served = Served("hit") if fill.verified else Served("miss from", fill.source)
+        if fill.verified:
+            # What is complete, and only on its way to the disk, is as good as stored.
+            served = Served("hit")
+        elif ahead or pull.request.header("range") or (not pull.is_head and fill.take()):
+            # Ranges: a client may have its own download come in several.
+            served = Served("miss from", fill.source)
+        else:
+            served = Served("joined from", fill.source)
+            self._fills.joined(fill)
         return await reply.content(pull.request, fill.digest, fill.size, media_type, served, fill.body)
 
     def described(self, request: Request, response: Response, digest: Digest | None) -> Reply:

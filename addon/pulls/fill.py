@@ -72,6 +72,7 @@ class Fill:
         self._splitting = splitting
         self._partial: Partial | None = None
         self._written = 0
+        self._taken = False  # whether there is a client whose own download it is
         self._seen, self._grew = -1, 0.0  # bytes of another process's file, and when they became more
         self._failure: BodyCut | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -119,6 +120,11 @@ class Fill:
                 return self._written
             case _:
                 return 0
+
+    def take(self) -> bool:
+        """Whether the client who is served now is the one whom it is downloaded for; all others share in it."""
+        first, self._taken = not self._taken, True
+        return first
 
     async def body(self, start: int = 0, end: int | None = None) -> Body:
         """What has come and what will; only after `opened`. Raises BodyCut or OSError.
@@ -227,6 +233,9 @@ class Fill:
             # It holds the lock and lives, but does not get on: whoever waits here must not hang with it.
             raise OSError(errno.ETIMEDOUT, "another worker's download stands still")
         if facts := partial.facts():
+            if not self._opened.done():
+                # Whoever has it come there is served there, unless that is nobody.
+                self._taken = not facts.ahead
             self._know(facts)
             await self._moved(size, verified=facts.verified)
         await asyncio.sleep(_LOOK)
@@ -249,7 +258,7 @@ class Fill:
             download = Segments(self._new_search(), self._pace, self._splitting, partial.spool)
             await download.open()
         try:
-            facts = Facts(download.source, download.size, download.media_type)
+            facts = Facts(download.source, download.size, download.media_type, ahead=self.ahead)
             self.opening = time.monotonic() - self.begun
             await self._write(download, partial, facts)
         except DigestMismatch:

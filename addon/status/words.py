@@ -21,6 +21,7 @@ OUTCOMES: dict[Outcome, str] = {
     "hit": "from the cache",
     "stale": "from the cache, too old",
     "redirected": "sent on to the mirror door",
+    "joined": "from a running download",
     "miss": "fetched",
     "relayed": "passed on",
     "refused": "refused here",

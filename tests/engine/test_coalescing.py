@@ -10,7 +10,7 @@ from support.access import Policy
 from support.auth import BearerAuth
 from support.faults import Answer, Seen, Slow
 
-from engine.harness import NAME, blob, manifest, read
+from engine.harness import NAME, REGISTRY, blob, manifest, read
 
 if TYPE_CHECKING:
     from support.images import Image
@@ -64,8 +64,28 @@ async def test_one_that_comes_in_the_middle_gets_it_from_the_start(
     assert data == layer.data
     got = await late
     assert (got.data, got.cut) == (layer.data, None)
-    assert got.headers["Cache-Status"] == f'mirrortap; fwd=miss; detail="{mirror.endpoint}"'
+    assert dict(first.headers)["Cache-Status"] == f'mirrortap; fwd=miss; detail="{mirror.endpoint}"'
+    assert got.headers["Cache-Status"] == f'mirrortap; fwd=miss; collapsed; detail="{mirror.endpoint}"'
+    assert proxy.tally.tallied().counters.joined == {REGISTRY: 1}
     assert len(mirror.requests) == 1
+
+
+async def test_ranges_of_a_running_download_may_be_all_one_clients(
+    setup: Setup, mirror: FakeRegistry, image: Image
+) -> None:
+    mirror.add(image, NAME)
+    layer, gate = image.layers[1], asyncio.Event()
+    mirror.inject(Slow(gate, after=1000), kind="blob")
+    proxy = setup.proxy(None, mirror)
+    half = layer.size // 2
+    parts = [
+        await proxy.ask("GET", blob(layer.digest), {"Range": f"bytes={wanted}"})
+        for wanted in (f"0-{half - 1}", f"{half}-")
+    ]
+    assert [part.served.how for part in parts] == ["miss from"] * 2
+    gate.set()
+    assert b"".join([(await read(part)).data for part in parts]) == layer.data
+    assert not proxy.tally.tallied().counters.joined
 
 
 async def test_a_head_joins_a_running_download(setup: Setup, mirror: FakeRegistry, image: Image) -> None:
@@ -77,6 +97,7 @@ async def test_a_head_joins_a_running_download(setup: Setup, mirror: FakeRegistr
     head = await proxy.head(blob(layer.digest))
     assert (head.status, head.headers["Content-Length"]) == (200, str(layer.size))
     assert head.headers["Docker-Content-Digest"] == layer.digest
+    assert "collapsed" in head.headers["Cache-Status"]
     gate.set()
     assert (await read(downloading)).data == layer.data
     assert len(mirror.requests) == 1

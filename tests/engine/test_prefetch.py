@@ -15,7 +15,7 @@ from support.clock import Clock
 from support.faults import Corrupt, Held, Slow, Status
 from support.images import LAYER, MANIFEST, make_image, sha256
 
-from engine.harness import NAME, TAG, blob, committed, manifest
+from engine.harness import NAME, TAG, blob, committed, manifest, read
 from engine.test_access import ALICE, BOB, guarded, take_away
 from engine.test_shared_fills import started as reader_of
 
@@ -120,10 +120,13 @@ async def test_a_client_joins_what_is_on_its_way(
     await proxy.get(TAG)
     first = layered.layers[0]
     await mirror.wait_for(lambda: first.digest in asked(mirror))
-    reading = asyncio.create_task(proxy.get(blob(first.digest)))
+    other = setup.beside(proxy)
+    replies = [await each.ask("GET", blob(first.digest)) for each in (other, other, proxy, proxy)]
+    # By either worker, the first is the one whom it comes for.
+    assert [reply.served.how for reply in replies] == ["miss from", "joined from"] * 2
     gate.set()
-    got = await reading
-    assert (got.data, got.cut) == (first.data, None)
+    for got in await asyncio.gather(*map(read, replies)):
+        assert (got.data, got.cut) == (first.data, None)
     assert asked(mirror).count(first.digest) == 1
 
 

@@ -197,7 +197,7 @@ async def test_who_joins_a_running_download_gets_its_bytes(setup: Setup, origin:
     proxy = setup.proxy(origin, redirect="public")
     first = await proxy.ask("GET", blob(digest))
     second = await answer(proxy, blob(digest))
-    assert (second.status, second.served.how) == (200, "miss from")
+    assert (second.status, second.served.how) == (200, "joined from")
     gate.set()
     for got in await asyncio.gather(read(first), read(second)):
         assert (got.status, got.data) == (200, LARGE)

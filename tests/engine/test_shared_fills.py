@@ -14,7 +14,7 @@ from addon.body import BodyCut
 from addon.cache.partial import Claim, Facts
 from addon.cache.store import Store
 from addon.oci import Digest
-from engine.harness import NAME, blob, manifest, read
+from engine.harness import NAME, REGISTRY, blob, manifest, read
 from engine.test_coalescing import unread
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ async def test_the_other_worker_shows_what_comes_as_it_comes(workers: list[Proxy
     readers = [await started(worker, SIZE // 2 - 1) for worker in workers]
     await asyncio.gather(*(there.wait() for _, there in readers))
     assert not gate.is_set()
+    assert [worker.tally.tallied().counters.joined for worker in workers] == [{}, {REGISTRY: 1}]
     gate.set()
     for reader, _ in readers:
         assert sha256(await reader) == DIGEST

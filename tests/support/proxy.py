@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # GET docker.io/library/app blob sha256:ab12cd34ef56 200 miss from 127.0.0.1:5001 1.2 MB 3 ms
 LOG_LINE = re.compile(
     r"(?P<method>GET|HEAD) (?P<repository>\S+) (?P<kind>manifest|blob) (?P<reference>\S+) (?P<status>\d{3}) "
-    r"(?P<cache>hit|miss|stale)(?: from (?P<endpoint>\S+))?"
+    r"(?P<cache>hit|miss|joined|stale)(?: from (?P<endpoint>\S+))?"
 )
 
 # Options of `serve`.

@@ -97,10 +97,11 @@ def test_only_content_counts_for_the_hit_ratio() -> None:
     tally = Tally()
     tally.answered(ONE)
     tally.answered(replace(ONE, kind="blob", outcome="miss", sent=7))
+    tally.answered(replace(ONE, kind="blob", outcome="joined", sent=7))
     tally.answered(replace(ONE, kind="other", outcome="relayed", sent=11))
     tally.answered(replace(ONE, outcome="refused", sent=13))
     tally.received("docker.io", "mirror", 70)
-    assert tally.take_down() == Moved(cached=500, fetched=81, hits=1, misses=1)
+    assert tally.take_down() == Moved(cached=507, fetched=81, hits=2, misses=1)
     assert tally.take_down() == Moved()
 
 
