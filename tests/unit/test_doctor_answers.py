@@ -56,6 +56,7 @@ def test_refused_tunnels(status: int, text: str, code: str, remedy: str) -> None
     ("status", "expected"),
     [
         ('mirrortap; fwd=miss; detail="mirror.test"', "miss, from mirror.test"),
+        ('mirrortap; fwd=miss; collapsed; detail="mirror.test"', "miss, from mirror.test"),
         ("mirrortap; hit", "Cache-Status: hit)"),
         ("mirrortap; hit; ttl=-9; detail=stale", "hit, stale"),
     ],

@@ -46,6 +46,7 @@ def test_request_headers_are_found_in_any_case() -> None:
         (Served("hit"), "mirrortap; hit"),
         (Served("stale", age=90), "mirrortap; hit; ttl=-90; detail=stale"),
         (Served("miss from", "m.io:5000/hub"), 'mirrortap; fwd=miss; detail="m.io:5000/hub"'),
+        (Served("joined from", "m.io"), 'mirrortap; fwd=miss; collapsed; detail="m.io"'),
         (Served("relayed from", "docker.io"), 'mirrortap; fwd=bypass; detail="docker.io"'),
         (Served("passed on to", "docker.io"), None),
         (Served("refused"), None),
