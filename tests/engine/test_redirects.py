@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from multidict import CIMultiDict
 from support.access import Policy
 from support.auth import BasicAuth, BearerAuth
 from support.clock import Clock
+from support.descriptors import descriptors
 from support.faults import Slow
 
 from addon.pulls.redirects import SMALLEST
@@ -73,7 +73,7 @@ async def test_a_warm_public_blob(setup: Setup, origin: FakeRegistry) -> None:
     proxy = setup.proxy(origin, redirect="public")
     cold = await ask(proxy, blob(digest))
     assert (cold.status, cold.data) == (200, LARGE)
-    files = len(os.listdir("/proc/self/fd"))
+    files = descriptors()
     for headers in {}, {"Authorization": "Bearer anything"}, {"Range": "bytes=5-9"}, {"Range": "bytes=99999999-"}:
         got = await ask(proxy, blob(digest), headers)
         assert (got.status, got.data) == (307, b"")
@@ -90,7 +90,7 @@ async def test_a_warm_public_blob(setup: Setup, origin: FakeRegistry) -> None:
         assert str(got.served) == "redirected"
         assert location.startswith(DOOR.url)
         assert proxy.tickets.read(location.removeprefix(DOOR.url), CLIENT) == Ticket(REGISTRY, blob(digest))
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert descriptors() == files
 
 
 async def test_by_a_setting_for_all_registries(setup: Setup, origin: FakeRegistry) -> None:

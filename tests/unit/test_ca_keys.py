@@ -70,8 +70,10 @@ def test_a_new_host_needs_it_and_says_how(folder: Path, place: KeyPlace) -> None
 
 
 def test_renewal(folder: Path, place: KeyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    monkeypatch.setattr(clock, "_system", lambda: now)
     first = init(folder, NAMES, Lives(), place)
-    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=350)
+    later = now + timedelta(days=350)
     monkeypatch.setattr(clock, "_system", lambda: later)
     (warning,) = Authority.open(folder, NAMES).warnings
     assert "(in 15 days)" in warning

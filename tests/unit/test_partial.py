@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.descriptors import descriptors
 
 from addon.cache.partial import Claim, DigestMismatch, Facts, Partial
 from addon.cache.store import Store
@@ -228,7 +229,7 @@ def test_a_reader_outlives_what_it_reads(store: Store) -> None:
 
 
 def test_no_descriptor_is_left_open(store: Store) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     one, other = ours(store), store.begin(SHA256)
     one.announce(FACTS)
     one.write(CONTENT)
@@ -236,4 +237,4 @@ def test_no_descriptor_is_left_open(store: Store) -> None:
     one.commit()
     one.close()
     other.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before

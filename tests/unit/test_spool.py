@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from support.descriptors import descriptors
 
 from addon.cache.spool import Spool
 
@@ -45,11 +46,11 @@ def test_it_has_no_name(spool: Spool, tmp_path: Path) -> None:
 
 
 def test_it_is_gone_when_it_is_closed(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     spool = Spool(tmp_path)
     spool.close()
     spool.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

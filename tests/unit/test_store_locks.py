@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.descriptors import descriptors
 
 from addon.cache.partial import Claim, Facts
 from addon.cache.store import File, Store
@@ -131,12 +132,12 @@ def test_reading_outlives_removal(store: Store) -> None:
 def test_no_descriptor_is_left_open(store: Store) -> None:
     store.add(DIGEST, CONTENT)
     fd = store.open(DIGEST)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     store.evict(DIGEST)
     os.close(fd)
     store.evict(DIGEST)
     store.drop(DIGEST)
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert descriptors() == before - 1
 
 
 # --- downloads ---

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import logging, os, signal, sys, time
+import logging, os, select, signal, sys, time
 from pathlib import Path
 from addon.service import StartError
 from addon.upgrade import Inherited, Upgrade
@@ -190,9 +190,10 @@ def test_one_that_never_lasts_is_not_started_in_a_loop(tmp_path: Path) -> None:
         program.err.wait_for(r"starting another in 1 s$")
         # Told while it waits for the next start, it stops at once.
         assert program.stop() == 0
+    # Told late, it may have come to the next.
     pauses = program.err.matching(r"^worker 1 .*; starting another(.*)$")
-    assert [each[1] for each in pauses] == ["", " in 0.25 s", " in 0.5 s", " in 1 s"]
-    assert (tmp_path / "starts").stat().st_size == 4
+    assert [each[1] for each in pauses][:4] == ["", " in 0.25 s", " in 0.5 s", " in 1 s"]
+    assert (tmp_path / "starts").stat().st_size in (4, 5)
 
 
 def test_a_stop_before_all_are_up_is_heard(tmp_path: Path) -> None:
@@ -225,7 +226,9 @@ def test_signals_one_after_another_are_one_stop(tmp_path: Path) -> None:
     signal.signal(signal.SIGTERM, leave)
     worker.up()
     say("waiting")
-    time.sleep(60)
+    while True:
+        # Python heeds a signal that comes just before a sleep only after it.
+        time.sleep(0.01)
     """
     with supervised(tmp_path, work) as program:
         program.out.wait_for("^waiting$", count=2)
@@ -267,7 +270,10 @@ def test_no_worker_has_its_supervisors_descriptors(tmp_path: Path) -> None:
 def test_a_hangup_is_for_all_of_them(tmp_path: Path) -> None:
     work = """
         signal.signal(signal.SIGHUP, lambda *_: say(f"worker {worker.number} is told"))
-        serve(worker)
+        worker.up()
+        # Python heeds a signal that comes just before a read only after it.
+        while not select.select([worker.lifeline], [], [], 0.05)[0]:
+            pass
     """
     with supervised(tmp_path, work) as program:
         program.out.wait_for("^ready$")
