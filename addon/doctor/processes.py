@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,9 +91,9 @@ def _inodes(port: int, proc: Path) -> Iterator[str]:
 
 def _open(folder: Path) -> set[str]:
     found = set()
-    try:
+    with suppress(OSError):
         for each in folder.iterdir():
-            found.add(os.readlink(each))
-    except OSError:
-        pass
+            # One that is closed meanwhile must not hide the others.
+            with suppress(OSError):
+                found.add(os.readlink(each))
     return found

@@ -196,7 +196,10 @@ def test_options_of_a_process(tmp_path: Path) -> None:
 
 
 def test_who_listens() -> None:
+    """Also where a lower descriptor vanishes while they are gone through: that by which they are listed."""
+    lower = os.open("/", os.O_RDONLY)
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        os.close(lower)
         holder = processes.listener(listening.getsockname()[1])
         with socket.create_connection(listening.getsockname()) as connection:
             assert processes.listener(connection.getsockname()[1]) is None
