@@ -77,7 +77,7 @@ ANONYMOUS = Who("anonymous", token=False, taken=False)
 ALICE = Who("alice", "alice", reads=frozenset({A}), believed=True)
 BOB = Who("bob", "bob", reads=frozenset({B}), believed=True)
 # docker-registry cannot take a token back, but takes one no longer that has expired for its LEEWAY.
-REVOKED = Who("carol, revoked", "carol", taken=False, life=3 - LEEWAY)
+REVOKED = Who("carol, revoked", "carol", taken=False, life=10 - LEEWAY)
 # The registry still takes it, but no proof outlives it.
 EXPIRED = Who("alice's token, expired", "alice", reads=frozenset({A}), life=2)
 WHO = (
@@ -308,6 +308,9 @@ def read_all(world: World, who: Who, repository: Repository) -> None:
 def found(world: World, state: State, who: Who, where: Callable[[Ask], Repository]) -> dict[str, Outcome | str]:
     if who is REVOKED and state is not State.DOWN:
         until_refused(world)
+    if who is EXPIRED and state is State.WARM:
+        # That of when it was warmed may be too old for the registry, too, by now.
+        who = replace(EXPIRED, life=-1, fresh=True)
     return {str(ask): world.observed(state, who, where(ask), ask) for ask in ASKS}
 
 

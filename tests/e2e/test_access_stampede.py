@@ -33,6 +33,8 @@ pytestmark = needs("docker-registry")
 TEAM = "team/a"
 EACH = 6  # clients of each kind
 SIZE = 2 << 20
+# What the origin sends is held back until everybody has asked.
+PATIENT = {"connect-timeout": "60s", "first-byte-timeout": "60s"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
             "registry.example": {"server": f"https://{wire.endpoint}", **ca},
             tokens.endpoint: ca,
         }
-        proxy = stack.enter_context(serve(folder / "proxy", toml(tables), workers=2))
+        proxy = stack.enter_context(serve(folder / "proxy", toml(tables, PATIENT), workers=2))
         yield World(tokens, registry, loop, wire, proxy)
 
 

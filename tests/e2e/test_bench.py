@@ -18,6 +18,8 @@ from benchmark.servers import Nginx
 from support.processes import Program, clean_env, needs, run
 from support.proxy import ROOT
 
+from e2e.test_workers import wait_until
+
 PROGRAM = f"import sys; sys.path[0] = {str(ROOT / 'scripts')!r}; from benchmark.main import main; main()"
 BENCH = (sys.executable, "-c", PROGRAM, "--quick", "--size", "8M", "--scenario", "S1")
 
@@ -53,10 +55,10 @@ def test_a_quick_run(tmp_path: Path) -> None:
 def test_nothing_is_left_behind_by_a_run_that_is_stopped(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with Program([*BENCH, "--target", "nginx", "--rounds", "1000"], env=clean_env(home)) as bench:
-        bench.err.wait_for("round 2 of 1000")
+        bench.err.wait_for("round 2 of 1000", timeout=60)
         assert left_behind(home)
         bench.signal(signal.SIGTERM)
-        assert bench.wait() == 128 + signal.SIGTERM
+        assert bench.wait(60) == 128 + signal.SIGTERM
     assert left_behind(home) == []
 
 
@@ -71,7 +73,8 @@ def test_wrong_bytes_are_noticed(tmp_path: Path) -> None:
         server.start("unlimited")
         clients, mark = Clients(processes), origin.mark()
         clients.check(server.way, blob, clients=2)
-        assert origin.since(mark, "unlimited", blob.where).requests == 2
+        # nginx writes them down when it has answered.
+        wait_until(lambda: origin.since(mark, "unlimited", blob.where).requests == 2)
         with blob.path.open("r+b") as file:
             file.seek(50_000)
             byte = file.read(1)[0]

@@ -198,6 +198,7 @@ def test_a_container_that_may_write_nowhere_but_to_its_volume(container: Contain
     container.mirror.stop()
     with container.run("start", "--attach", "mirrortap") as program:
         assert container.pulls("second", wanted) == image
+        program.err.wait_for(LOG_LINE.pattern)
         assert {match["cache"] for match in program.err.matching(LOG_LINE.pattern)} == {"hit"}
 
 

@@ -1,4 +1,7 @@
-"""A warm image is pulled by tag in under five seconds while nothing upstream answers."""
+"""A warm image is pulled by tag while nothing upstream answers.
+
+The timeouts are so long that a pull that waits for one of them does not end in time.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,12 @@ if TYPE_CHECKING:
 
 pytestmark = needs("skopeo")
 
-SECONDS = 5
+FOREVER = {"connect-timeout": "1h", "first-byte-timeout": "1h"}
+SECONDS = 30  # by far more than it takes, on the slowest machine
 
 
 def pull(machine: Sandbox, folder: str) -> Pulled:
-    """Sandbox.pull, in time: that is the requirement itself."""
+    """Sandbox.pull, in time."""
     pulled = machine.home / folder
     options = [f"--policy={machine.policy}", f"--registries.d={machine.home / 'registries.d'}"]
     run(["skopeo", *options, "copy", f"docker://{APP}", f"dir:{pulled}"], env=machine.env, timeout=SECONDS)
@@ -54,7 +58,7 @@ def test_a_warm_image(
     origin, *others = [wire.endpoint for wire in wires]
     docker_io = {"server": f"https://{origin}", "mirrors": others, "ca": [authority.file]}
     tables = {endpoint: {"http": False, "ca": [authority.file]} for endpoint in others}
-    machine = builder(start_proxy(toml({"docker.io": docker_io, **tables})))
+    machine = builder(start_proxy(toml({"docker.io": docker_io, **tables}, FOREVER)))
     machine.pull(APP)
 
     for wire in wires:

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from support.access import Policy, basic
 from support.auth import BasicAuth, BearerAuth
-from support.config import QUICK, toml
+from support.config import toml
 from support.faults import Challenge, Headers, Status
 from support.images import Image, make_image
 from support.processes import clean_env, needs, run
@@ -88,7 +88,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
             **{name: {"server": registry.url} for name, registry in origins.items()},
             **{registry.endpoint: {"http": True} for registry in (mirror, *origins.values())},
         }
-        proxy = stack.enter_context(serve(folder / "proxy", toml(tables, QUICK)))
+        proxy = stack.enter_context(serve(folder / "proxy", toml(tables)))
         yield Ward(proxy, folder / "proxy/mirrortap.toml", {"docker.io": mirror, **origins}, image)
 
 

@@ -240,7 +240,7 @@ def built(
         with ThreadPoolExecutor(4) as pool:
             return dict(zip([case.name for case in BUILDKIT], pool.map(build, BUILDKIT), strict=True))
 
-    return island.do(all_of_them)
+    return island.do(all_of_them, timeout=300)
 
 
 @pytest.mark.parametrize("case", DOCKERD, ids=lambda case: case.name)

@@ -165,7 +165,8 @@ def test_the_configuration_is_edited_under_load(tmp_path: Path, loop_thread: Loo
         assert clients.pulls >= 2 * editor.edits
         assert all(any(registry.fake.traffic.sent[sha256(blob)] for blob in BLOBS) for registry in registries)
         for number in WORKERS:
-            assert len(proxy.log.matching(REFUSED.format(number))) == refused
+            # Once more where it has seen one by itself before it was told to look.
+            assert refused <= len(proxy.log.matching(REFUSED.format(number))) <= 2 * refused
         # No request of a client's failed that was not about a host that is none of ours.
         assert not proxy.log.matching(r" (blob|manifest) \S+ [45]\d\d ")
         assert not proxy.log.matching("a fault in mirrortap")

@@ -53,7 +53,7 @@ class Traffic:
             if kind in ("*", request.kind) and path in request.path and method in ("", request.method)
         ]
 
-    async def wait_for(self, happened: Callable[[], bool], timeout: float = 10) -> None:
+    async def wait_for(self, happened: Callable[[], bool], timeout: float = 60) -> None:
         """Until `happened`, looked at whenever a request comes in, an answer starts or more of it is sent."""
         async with asyncio.timeout(timeout), self._changed:
             await self._changed.wait_for(happened)

@@ -56,7 +56,7 @@ class Lines:
     def matching(self, pattern: str, since: int = 0) -> list[re.Match[str]]:
         return [match for line in self.all(since) if (match := re.search(pattern, line))]
 
-    def wait_for(self, pattern: str, *, since: int = 0, count: int = 1, timeout: float = 20) -> re.Match[str]:
+    def wait_for(self, pattern: str, *, since: int = 0, count: int = 1, timeout: float = 60) -> re.Match[str]:
         """The count-th matching line from line number `since` on; fails when time or the output ends."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(self._find(pattern, since)) >= count, timeout)
@@ -117,14 +117,14 @@ class Program:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Its exit code, with all of its output read."""
         code = self._process.wait(timeout)
         for reader in self._readers:
             reader.join(timeout)
         return code
 
-    def stop(self, timeout: float = 20) -> int:
+    def stop(self, timeout: float = 60) -> int:
         if self.running:
             self.signal(signal.SIGTERM)
         try:
@@ -138,7 +138,7 @@ class Program:
     def output(self) -> str:
         return "\n".join(self.out.all() + self.err.all())
 
-    def until_connectable(self, address: tuple[str, int] | Path, timeout: float = 30) -> None:
+    def until_connectable(self, address: tuple[str, int] | Path, timeout: float = 60) -> None:
         """Until something accepts connections there, as long as the program runs."""
         deadline = time.monotonic() + timeout
         while not connectable(address):

@@ -115,7 +115,7 @@ class FakeRegistry:
     def seen(self, kind: str = "*", path: str = "", method: str = "") -> list[Seen]:
         return self.traffic.seen(kind, path, method)
 
-    async def wait_for(self, happened: Callable[[], bool], timeout: float = 10) -> None:
+    async def wait_for(self, happened: Callable[[], bool], timeout: float = 60) -> None:
         await self.traffic.wait_for(happened, timeout)
 
     @property

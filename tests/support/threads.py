@@ -38,7 +38,7 @@ class LoopThread:
     def enter[T](self, manager: AbstractAsyncContextManager[T]) -> T:
         return self.run(self._stack.enter_async_context(manager))
 
-    def run[T](self, work: Coroutine[Any, Any, T], timeout: float = 30) -> T:
+    def run[T](self, work: Coroutine[Any, Any, T], timeout: float = 120) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def call(self, function: Callable[..., object], *args: object) -> None:
