@@ -105,6 +105,7 @@ class Janitor:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._full = True
             self._nudged.set()
+            self._pressed.set()
 
     # Space.
 

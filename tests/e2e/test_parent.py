@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bcrypt
-from engine.harness import closed_port
 from support.clients import Sandbox
 from support.config import toml
 from support.processes import Program, clean_env, needs
@@ -17,6 +17,7 @@ from support.programs import docker_registry
 from support.proxy import serve
 
 from e2e.conftest import fill
+from e2e.test_workers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +50,8 @@ def squid(hosts: Mapping[str, str]) -> Iterator[Squid]:
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$")
         (folder / "users").write_text(f"{USER}:{hashed}\n")
         (folder / "hosts").write_text("".join(f"{address} {host}\n" for host, address in hosts.items()))
-        endpoint = closed_port()
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            endpoint = f"127.0.0.1:{free.getsockname()[1]}"
         (folder / "squid.conf").write_text(
             f"http_port {endpoint}\n"
             f"auth_param basic program {next(filter(Path.exists, HELPERS), HELPERS[0])} {folder}/users\n"
@@ -91,7 +93,11 @@ def test_a_pull_through_squid(app: Image, authority: Authority, tmp_path: Path) 
             assert set(pulled.blobs()) >= {blob.digest for blob in app.blobs}
             # A tunnel to a host that is not intercepted, too.
             assert proxy.client(other, ca=authority.file).get("/v2/").status == 200
-            assert {answered.endpoint for answered in proxy.answered() if answered.cache == "miss"} == {where}
+            assert {
+                answered.endpoint for answered in proxy.wait_answered(1 + len(app.blobs)) if answered.cache == "miss"
+            } == {where}
             assert PASSWORD not in proxy.program.output()
-        accesses = parent.accesses()
-    assert set(accesses) == {f"200 CONNECT {target} {USER}" for target in (where, other)}
+        # Of a tunnel that has just ended squid may not have heard yet.
+        expected = {f"200 CONNECT {target} {USER}" for target in (where, other)}
+        wait_until(lambda: set(parent.accesses()) >= expected)
+        assert set(parent.accesses()) == expected

@@ -22,6 +22,7 @@ from support.programs import docker_registry
 from support.proxy import ROOT, serve
 
 from e2e.conftest import APP
+from e2e.test_workers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,9 +101,10 @@ def test_a_builder_that_knows_of_no_proxy_pulls(app: Image, site: Site, tmp_path
             pulled = machine.pull(reference)
             assert pulled.digest == app.manifest.digest
             assert pulled.blobs() == blobs
-    answered = site.proxy.answered()
-    assert {(line.kind, line.cache) for line in answered} >= {("manifest", "miss"), ("blob", "hit")}
-    assert {line.status for line in answered} == {200}
+    # A line may come after its answer.
+    expected = {("manifest", "miss"), ("blob", "hit")}
+    wait_until(lambda: {(line.kind, line.cache) for line in site.proxy.answered()} >= expected)
+    assert {line.status for line in site.proxy.answered()} == {200}
 
 
 @needs("podman", "runc")

@@ -252,11 +252,15 @@ def _named(headers: dict[str, str]) -> list[tuple[str, str]]:
     return [(name.replace("_", "-"), value) for name, value in headers.items()]
 
 
+_CLOSED: list[socket.socket] = []
+
+
 def closed_port() -> str:
-    """Where nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    """Where nothing listens, and nobody else can."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    _CLOSED.append(taken)
+    return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 class RawServer:

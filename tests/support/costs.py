@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 from collections import Counter
@@ -67,10 +68,14 @@ def counted(connection: sqlite3.Connection) -> Iterator[Costs]:
     monitoring.register_callback(_TOOL, events.PY_START, began)
     monitoring.register_callback(_TOOL, events.CALL, called)
     connection.set_trace_callback(costs.statements.append)
+    # What the garbage collector calls is called by chance.
+    gc.collect()
+    gc.disable()
     monitoring.set_events(_TOOL, events.PY_START | events.CALL)
     try:
         yield costs
     finally:
         monitoring.set_events(_TOOL, events.NO_EVENTS)
+        gc.enable()
         connection.set_trace_callback(None)
         monitoring.free_tool_id(_TOOL)

@@ -69,7 +69,10 @@ class Wire:
             try:
                 await asyncio.wait_for(connecting, 0.2)
             except TimeoutError:
-                return
+                try:
+                    filler.getpeername()
+                except OSError:
+                    return
 
     async def refuse(self) -> None:
         tasks = {self._accepting, *self._tasks}
