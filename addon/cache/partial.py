@@ -78,8 +78,21 @@ class Partial:
         # The last one who had the lock may have moved the file, or removed it.
         if _same(self._fd, self._path):
             self._ours = got
+            if got and self.size == 0 and self._stored_meanwhile():
+                return Claim.COMPLETE
             return Claim.OURS if got else Claim.TAKEN
         return Claim.COMPLETE if _same(self._fd, self._final) else Claim.DROPPED
+
+    def _stored_meanwhile(self) -> bool:
+        """Whether this file was made just after another process had moved the one before; then it is that one's."""
+        try:
+            fd = os.open(self._final, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        self.drop()
+        os.close(self._fd)
+        self._fd, self._ours = fd, False
+        return True
 
     @property
     def size(self) -> int:

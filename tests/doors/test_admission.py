@@ -172,6 +172,7 @@ def test_what_is_forwarded_is_held_to_the_same_rules(
         answer.read()
         assert (answer.status, answer.reason) == (400, "mirrortap speaks TLS for registries alone: use CONNECT")
     assert elsewhere.requests == []
+    proxy.log.wait_for("was refused a connection", count=12)
     assert len(proxy.log.matching("was refused a connection")) == 12
 
     # A host that may be reached is reached through one connection.
@@ -211,7 +212,7 @@ def test_what_is_forwarded_is_held_to_the_same_rules(
 
 
 def test_whoever_keeps_the_proxy_waiting_is_hung_up_on(authority: Authority, start_proxy: Serve) -> None:
-    proxy = start_proxy(toml({HOST: {}}, {"header-timeout": "1s", "connections-per-client": 6}))
+    proxy = start_proxy(toml({HOST: {}}, {"header-timeout": "2s", "connections-per-client": 6}))
     context = ssl.create_default_context(cafile=str(proxy.ca))
     with ExitStack() as stack:
         # A spare connection keeps nobody waiting: clients have some.
@@ -223,10 +224,10 @@ def test_whoever_keeps_the_proxy_waiting_is_hung_up_on(authority: Authority, sta
         with connect(proxy) as seventh:
             assert said(seventh) == b""
         with connect(proxy, "127.0.0.2") as other:
-            assert answer_to(other, b"GET / HTTP/1.1\r\n\r\n").status == 200
+            assert answer_to(other, b"GET /ca.crt HTTP/1.1\r\n\r\n").status == 200
         proxy.log.wait_for(r"127\.0\.0\.1 was turned away: it has 6 connections already \(connections-per-client\)")
         slow.sendall(b"GET / HTTP/1.1\r\nHos")
-        answer_to(again, b"GET / HTTP/1.1\r\n\r\n").read()
+        answer_to(again, b"GET /ca.crt HTTP/1.1\r\n\r\n").read()
         again.sendall(b"GET / HT")
         for sock in no_tls, half_tls:
             assert answer_to(sock, connecting(f"{HOST}:443")).status == 200
@@ -235,9 +236,9 @@ def test_whoever_keeps_the_proxy_waiting_is_hung_up_on(authority: Authority, sta
         assert said(slow)[:13] in (b"HTTP/1.1 408 ", b"")
         assert said(again).startswith(b"HTTP/1.1 408 ")
         with connect(proxy) as sock:
-            assert answer_to(sock, b"GET / HTTP/1.1\r\n\r\n").status == 200
+            assert answer_to(sock, b"GET /ca.crt HTTP/1.1\r\n\r\n").status == 200
         assert answer_to(spare, b"GET /nothing HTTP/1.1\r\n\r\n").status in (400, 404, 502)
-    proxy.log.wait_for(r"127\.0\.0\.1 was hung up on: .* within 1 s \(header-timeout\)", count=3)
+    proxy.log.wait_for(r"127\.0\.0\.1 was hung up on: .* within 2 s \(header-timeout\)", count=3)
 
 
 def test_idle_connections_end_and_those_at_work_do_not(

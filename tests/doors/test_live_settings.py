@@ -119,6 +119,7 @@ def test_who_may_use_it_and_for_what(proxy: Proxy, registry: FakeRegistry, chang
             # The default of either is longer than this connection's own patience.
             while sock.recv(4096):
                 pass
+    change()
     assert proxy.client(HOST).get("/v2/app/manifests/1").status == 404
 
 

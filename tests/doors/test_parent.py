@@ -60,7 +60,7 @@ def test_tunnels_and_plain_requests_go_through_it(
     tables = {HOST: {"server": f"https://{HOST}:{ports[0]}", "ca": [authority.file]}}
     settings = {"tunnel-ports": [443, 80, *ports]}
     proxy = stack.enter_context(serve(tmp_path, toml(tables, settings), **parent.environment))
-    assert f"goes through {parent.endpoint} ($HTTPS_PROXY)" in proxy.program.output()
+    proxy.program.out.wait_for(rf"goes through {parent.endpoint} \(\$HTTPS_PROXY\)")
 
     # A registry, by the engine.
     assert proxy.client(HOST).get(blob).body == b"content"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from engine.harness import closed_port
 from support.config import toml
 from support.faults import Corrupt, Slow, Status, Truncate
 from support.images import sha256
@@ -246,14 +247,13 @@ def test_plain_http_to_a_registry_is_answered_by_the_engine(
 
 
 def test_a_tunnel_to_nowhere_is_refused_with_the_reason(start_proxy: Serve) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as closed:
-        port = closed.getsockname()[1]
-    proxy = start_proxy(toml({}, {"tunnel": [f"127.0.0.1:{port}"]}))
+    nowhere = closed_port()
+    proxy = start_proxy(toml({}, {"tunnel": [nowhere]}))
     with closing(http.client.HTTPConnection(proxy.host, proxy.port, timeout=20)) as connection:
-        connection.request("CONNECT", f"127.0.0.1:{port}")
+        connection.request("CONNECT", nowhere)
         answer = connection.getresponse()
         assert answer.status == 502
-        assert f"cannot connect to 127.0.0.1:{port}".encode() in answer.read()
+        assert f"cannot connect to {nowhere}".encode() in answer.read()
 
 
 def test_tls_to_the_proxys_own_port_is_explained(start_proxy: Serve) -> None:

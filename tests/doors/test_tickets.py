@@ -54,7 +54,7 @@ def mirror(
     first = mirror.get(ticket(mirror, digest))
     assert (first.status, first.body) == (200, LARGE)
     # A download whose file is in place may not be over yet: who comes then is served by it.
-    until(lambda: mirror.service.tally.tallied().counters.fills)
+    until(lambda: mirror.service.tally._fills)
     return mirror
 
 

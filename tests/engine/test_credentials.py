@@ -80,6 +80,7 @@ async def test_it_reaches_nobody_but_the_origin(
     assert private.seen("cdn")
     assert private.seen("token")
     assert SECRET not in caplog.text
+    await proxy.close()
     files = [path for path in proxy.cache.rglob("*") if path.is_file()]
     assert all(SECRET.encode() not in path.read_bytes() for path in files)
 

@@ -436,6 +436,8 @@ async def test_no_secret_is_written_down_or_told(
     secrets = {PASSWORD, BASIC.split()[1], "token-from-file", "token-from-env", "the-clients-own", "no-such-identity"}
     secrets |= private.auth.tokens.keys()
     assert any(PASSWORD in str(seen.headers) or BASIC in str(seen.headers) for seen in private.requests)
+    for each in (*proxies, origin):
+        await each.close()
     files = [path for proxy in (*proxies, origin) for path in proxy.cache.parent.rglob("*") if path.is_file()]
     assert files
     for secret in secrets:

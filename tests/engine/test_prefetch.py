@@ -221,6 +221,11 @@ async def test_nobody_comes(
     with caplog.at_level(logging.INFO):
         await proxy.get(TAG)
         await mirror.wait_for(lambda: len(asked(mirror)) >= 5)
+        part = proxy.cache / "partial" / layered.layers[0].digest.replace(":", "-")
+        async with asyncio.timeout(20):
+            # It stays, while the gate is closed.
+            while not part.exists() or part.stat().st_size < 9_000:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0)
         clock.now += PATIENCE / 2
         assert (await proxy.get(blob(layered.config.digest))).data == layered.config.data
         clock.now += PATIENCE / 2

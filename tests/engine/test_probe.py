@@ -118,7 +118,7 @@ async def test_a_certificate_that_has_ended_or_not_begun(tmp_path: Path, ended: 
     begin, end = (NOW - timedelta(days=9), NOW - timedelta(days=2)) if ended else (NOW + timedelta(days=2), None)
     leaf = ca.issue_cert("127.0.0.1", not_before=begin, not_after=end or NOW + timedelta(days=9))
     async with serving(leaf, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as endpoint:
-        finding = await one(tmp_path, mirror_only(endpoint, ca=["ca.pem"]))
+        finding = await one(tmp_path, mirror_only(endpoint, ca=["ca.pem"]), now=NOW)
     assert ("certificate has expired" if ended else "certificate is not yet valid") in told(finding)
     assert f"is good from {begin:%Y-%m-%d} to " in told(finding)
     assert f"this machine's clock says {NOW:%Y-%m-%d}" in told(finding)

@@ -60,8 +60,12 @@ async def started(proxy: Proxy, count: int) -> tuple[asyncio.Task[bytes], asynci
 
 
 async def test_many_clients_of_both_are_one_download(workers: list[Proxy], mirror: FakeRegistry) -> None:
-    asking = [workers[number % 2].get(blob(DIGEST)) for number in range(16)]
-    assert {(got.status, got.digest, got.cut) for got in await asyncio.gather(*asking)} == {(200, DIGEST, None)}
+    gate = asyncio.Event()
+    mirror.inject(Slow(gate, after=1000), kind="blob")
+    replies = await asyncio.gather(*(workers[number % 2].ask("GET", blob(DIGEST)) for number in range(16)))
+    gate.set()
+    reading = asyncio.gather(*map(read, replies))
+    assert {(got.status, got.digest, got.cut) for got in await reading} == {(200, DIGEST, None)}
     assert len(mirror.requests) == 1
     assert mirror.traffic.sent[DIGEST] == SIZE
 
@@ -154,7 +158,7 @@ async def test_each_worker_hears_itself_what_cannot_be_had(workers: list[Proxy],
 async def test_a_worker_that_hangs_takes_nobody_with_it(begun: int, setup: Setup, mirror: FakeRegistry) -> None:
     """It holds the lock and does not get on: whoever follows gets the rest straight from upstream."""
     mirror.content.put_blob(NAME, DATA)
-    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "200ms"})
+    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "500ms"})
     hanging = Store(proxy.cache).begin(Digest.parse(DIGEST))
     assert hanging.claim() is Claim.OURS
     if begun:

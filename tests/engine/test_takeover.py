@@ -197,7 +197,9 @@ async def test_what_has_come_is_shown_before_the_rest_comes(
     apart.join(10)
     assert not apart.is_alive()
     gate.set()
-    await source.wait_for(lambda: source.requests[0].sent == SIZE or len(os.listdir("/proc/self/fd")) <= descriptors)
+    async with asyncio.timeout(20):
+        while source.requests[0].sent < SIZE and len(os.listdir("/proc/self/fd")) > descriptors:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     assert len(taken) == 1
     await check_complete(proxy)
     assert source.requests[-1].headers["Range"] == f"bytes={MIDDLE - 1}-"

@@ -498,7 +498,7 @@ async def test_beside_a_proxy_that_is_downloading_the_same(setup: Setup, origin:
     warming = Warming(proxy)
     async with warming.opened() as warmer:
         task = asyncio.create_task(warmer.warm([image_of()]))
-        await origin.wait_for(lambda: len(gets(origin, "blob")) == 3)
+        await warming.shown.until(layer.digest, 1)
         gate.set()
         (outcome,) = await task
     assert outcome.problems == ()
@@ -532,7 +532,7 @@ async def test_a_download_of_anothers_that_stands_still(
     monkeypatch.setattr("addon.pulls.fills._REST", 0.3)
     origin.add(image, NAME)
     layer = image.layers[0]
-    proxy = setup.proxy(origin, settings={"stall-timeout": "50ms"})
+    proxy = setup.proxy(origin, settings={"stall-timeout": "300ms"})
     hanging = Store(proxy.cache).begin(Digest.parse(layer.digest))
     assert hanging.claim() is Claim.OURS
     told = await Warming(proxy, jobs=1).refused(image_of())

@@ -113,6 +113,19 @@ def test_only_one_writes(store: Store) -> None:
     assert store.read(SHA256, 1 << 20) == CONTENT
 
 
+def test_what_was_stored_just_before_is_not_downloaded_again(store: Store) -> None:
+    """By who found that it is not there, and came after it was."""
+    store.add(SHA256, CONTENT)
+    late = store.begin(SHA256)
+    assert (late.claim(), late.size) == (Claim.COMPLETE, len(CONTENT))
+    reader = late.reader()
+    late.close()
+    assert os.pread(reader, 10_000, 0) == CONTENT
+    os.close(reader)
+    assert list((store.folder / "partial").iterdir()) == []
+    assert store.read(SHA256, 1 << 20) == CONTENT
+
+
 def test_who_follows_goes_on_when_the_writer_stops(store: Store) -> None:
     one, other = ours(store), store.begin(SHA256)
     reader = other.reader()
