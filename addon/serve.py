@@ -300,10 +300,14 @@ async def _serve(
         end.stop()
         master.shutdown()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, service.reload)
-    loop.add_signal_handler(signal.SIGUSR2, end.upgrade)
+    heeded = {
+        signal.SIGTERM: stop,
+        signal.SIGINT: stop,
+        signal.SIGHUP: service.reload,
+        signal.SIGUSR2: end.upgrade,
+    }
+    for number, act in heeded.items():
+        loop.add_signal_handler(number, act)
 
     def orphaned(fd: int) -> None:
         loop.remove_reader(fd)
@@ -313,3 +317,7 @@ async def _serve(
     if lifeline is not None:
         loop.add_reader(lifeline, orphaned, lifeline)
     await master.run()
+    # With the loop their defaults would come back: told once more, a process that is about to end would die of that.
+    for number in heeded:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)

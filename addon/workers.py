@@ -150,6 +150,9 @@ class _Supervisor:
             self._reap()
             if not self._ready and not self._ending:
                 self._watch_start()
+        # Python gives signals their defaults back before the process is gone: told once more, it would die of that.
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     @property
     def _ending(self) -> bool:

@@ -17,7 +17,7 @@ from support.config import toml
 from support.faults import Slow
 from support.images import Image, make_image, sha256
 from support.processes import connectable, run
-from support.proxy import ROOT, proxy_env
+from support.proxy import ROOT, TOLD_LATE, proxy_env, serve
 from support.registry import FakeRegistry
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ def test_keys_are_readable_by_their_owner_only(start_proxy: Serve) -> None:
     assert {oct(file.stat().st_mode & 0o777) for file in private} == {"0o600"}
 
 
-def test_a_transfer_under_way_is_finished_after_sigterm(
-    loop_thread: LoopThread, start_proxy: Serve, tmp_path: Path
-) -> None:
+def test_a_transfer_under_way_is_finished_after_sigterm(loop_thread: LoopThread, tmp_path: Path) -> None:
     image: Image = make_image(tmp_path / "layouts", seed=3, layer_sizes=(1_000_000,))
     layer = image.layers[0]
     mirror = loop_thread.enter(FakeRegistry())
@@ -112,9 +110,11 @@ def test_a_transfer_under_way_is_finished_after_sigterm(
     gate = asyncio.Event()
     mirror.inject(Slow(gate, after=200_000), kind="blob")
     docker_io = {"mirrors": [mirror.endpoint], "fallback": False}
-    proxy = start_proxy(toml({"docker.io": docker_io, mirror.endpoint: {"http": True}}))
-
-    with closing(proxy.client("registry-1.docker.io").connect()) as connection:
+    config = toml({"docker.io": docker_io, mirror.endpoint: {"http": True}})
+    with (
+        serve(tmp_path / "proxy", config, PYTHONPATH=TOLD_LATE) as proxy,
+        closing(proxy.client("registry-1.docker.io").connect()) as connection,
+    ):
         connection.request("GET", f"/v2/library/app/blobs/{layer.digest}")
         answer = connection.getresponse()
         begun = answer.read(100_000)
@@ -122,8 +122,8 @@ def test_a_transfer_under_way_is_finished_after_sigterm(
         until_closed(proxy.host, proxy.port)
         loop_thread.call(gate.set)
         data = begun + answer.read()
-    assert (sha256(data), len(data)) == (layer.digest, layer.size)
-    assert proxy.program.wait() == 0
+        assert (sha256(data), len(data)) == (layer.digest, layer.size)
+        assert proxy.program.wait() == 0
     stored = proxy.cache / "blobs" / layer.digest.replace(":", "/")
     assert hashlib.sha256(stored.read_bytes()).hexdigest() == stored.name
 

@@ -17,7 +17,7 @@ import pytest
 from support.config import toml
 from support.images import sha256
 from support.processes import connectable, run
-from support.proxy import MIRROR, ROOT, exchange, proxy_env, serve
+from support.proxy import MIRROR, ROOT, TOLD_LATE, exchange, proxy_env, serve
 from support.registry import FakeRegistry
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def test_a_folder_that_is_in_use_is_told_once(proxy: Proxy, tmp_path: Path) -> N
 def test_the_mirrors_port_is_shared_as_well(tmp_path: Path, registry: FakeRegistry) -> None:
     path = blob(registry, bytes(LARGE))
     mirrored = path.replace("/v2/", f"/v2/{HOST}/")
-    with serve(tmp_path / "proxy", config(registry), *MIRROR, workers=2) as proxy:
+    with serve(tmp_path / "proxy", config(registry), *MIRROR, workers=2, PYTHONPATH=TOLD_LATE) as proxy:
         warm(proxy, path)
         for busy, free in ((2, 1), (1, 2)):
             with stopped(pid(proxy, busy)), closing(http.client.HTTPConnection(proxy.mirror, timeout=30)) as client:

@@ -32,6 +32,8 @@ LOG_LINE = re.compile(
     r"(?P<cache>hit|miss|joined|stale)(?: from (?P<endpoint>\S+))?"
 )
 
+# The PYTHONPATH of a proxy that is told to stop once more when it is as good as gone, and must not die of that.
+TOLD_LATE = str(Path(__file__).parent / "late")
 # Options of `serve`.
 MIRROR = ("--mirror-listen", "127.0.0.1:0")
 
@@ -163,7 +165,7 @@ def _running(
 ) -> Iterator[Proxy]:
     with Program(argv, env=proxy_env(folder, **env), cwd=cwd) as program:
         try:
-            found = program.out.wait_for(listening, timeout=30)
+            found = program.out.wait_for(listening)
         except AssertionError as silent:
             raise AssertionError(f"the proxy does not listen:\n{program.output()}") from silent
         proxy = Proxy(program, found[1], int(found[2]), data)
