@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.certificates import Authority
 from support.processes import require
 from support.threads import LoopThread
@@ -16,8 +16,8 @@ from addon.loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-# On a loaded machine an example's time says nothing.
-settings.register_profile("mirrortap", deadline=None)
+# On a loaded machine the time that an example takes says nothing.
+settings.register_profile("mirrortap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mirrortap")
 
 
