@@ -33,6 +33,7 @@ from addon.doors.streaming import (
     RequestBody,
     Turn,
 )
+from addon.doors.tunnels import HangUp
 from addon.doors.visitors import GRACE
 from addon.doors.ways import Ways
 from addon.oci import OciError
@@ -61,6 +62,8 @@ log = logging.getLogger("mirrortap")
 _LINES = 60
 # mitmproxy saves flows, and shows them; the engine gets these headers as they came.
 _HIDDEN = "[hidden]"
+# Of TLS clients, those that get http say so.
+_NOT_TLS = b"HTTP/1.1 400 this port speaks http\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _COME_BACK = Refusal(
     508,
     "mirrortap got this request from itself: its own HTTPS_PROXY leads back to it",
@@ -170,7 +173,8 @@ class ProxyDoor:
                 nextlayer.layer = RegistryTLSLayer(context)
             else:
                 use = guest.refused.reason if guest.refused else "write http://, not https://, in HTTPS_PROXY"
-                live.hang_up(context.client, f"speaks TLS to the proxy's port: {use}")
+                log.error("%s speaks TLS to the proxy's port: %s", live.peer(context.client), use)
+                nextlayer.layer = HangUp(context, _NOT_TLS)
             return
         # Script addons are asked before mitmproxy's own, whose choice is only to be refined.
         ctx.master.addons.get("nextlayer").next_layer(nextlayer)

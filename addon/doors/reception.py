@@ -69,7 +69,14 @@ class Reception:
         """Counted at the gate already, it is from now on counted here, TLS included, until it leaves."""
         limits = self._service.config.admission
         visitor = Visitor(
-            self._server, address, limits, log, lambda: self.too_late(address), self._gone, spare=way.spare
+            self._server,
+            address,
+            limits,
+            log,
+            lambda: self.too_late(address),
+            lambda what: self._late.warning(f"%s {what}", address, way.told),
+            self._gone,
+            spare=way.spare,
         )
         self._visitors[visitor] = way
         self._empty.clear()

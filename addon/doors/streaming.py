@@ -24,6 +24,7 @@ tests/doors/test_streaming_contract.py fails loudly when a new mitmproxy moves s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -52,6 +53,8 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.utils import human
 
+from addon import journal
+from addon.doors import live
 from addon.doors.handshake import Handshake
 from addon.doors.tunnels import FAULT, MAX_HEAD, reach
 from addon.oci import OciError
@@ -70,6 +73,8 @@ if TYPE_CHECKING:
     Commands = layer.CommandGenerator[None]
     Intercepts = Callable[[str, int], bool]
 
+log = logging.getLogger("mirrortap")
+_odd = journal.Seldom(log)
 ITSELF = "mirrortap.invalid"
 """The host of requests that are meant for the proxy itself, not for going through it (RFC 6761: never a real one)."""
 CHECKED = "mirrortap_checked"
@@ -462,6 +467,7 @@ class RegistryHttp1Server(Http1Server):
         for command in super().read_headers(event):
             if isinstance(command, commands.SendData) and command.connection is self.conn:
                 # The only thing sent from here is mitmproxy's page about a head that cannot be parsed.
+                _odd.warning("%s sent what is not valid HTTP/1.1 to the proxy's port", live.peer(self.context.client))
                 yield from self._refuse(400, "the request is not valid HTTP/1.1")
             else:
                 yield command

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import EMPTY_PAYLOAD
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import RequestHandler, Response, Server
+from mitmproxy.net.tls import starts_like_tls_record
 
 from addon.doors.guests import Guest
 from addon.loop import TlsTransport
@@ -66,11 +67,13 @@ class Visitor(RequestHandler):
         limits: Admission,
         log: Logger,
         late: Callable[[], None],
+        odd: Callable[[str], None],
         left: Callable[[Visitor], None],
         *,
         spare: bool,
     ) -> None:
-        """`late` is called when it is hung up on because it keeps us waiting; `left` when it has gone.
+        """`late` is called when it is hung up on because it keeps us waiting, `odd` when it sends what is no HTTP,
+        with what to say of that (%s: where); `left` when it has gone.
 
         `spare`: it need not ask anything soon.
         """
@@ -91,8 +94,10 @@ class Visitor(RequestHandler):
         self._limits = limits
         self._guest = Guest(address, limits.header, self._hang_up)
         self._late = late
+        self._odd = odd
         self._left = left
         self._spare = spare
+        self._heard = False  # anything
         self._head = 0  # bytes of the next one that have come
         self._awaited = False
         self._asked = False  # something that is not answered yet
@@ -122,6 +127,14 @@ class Visitor(RequestHandler):
         self._left(self)
 
     def data_received(self, data: bytes) -> None:
+        if not self._heard and starts_like_tls_record(data):
+            # aiohttp would wait for a line to end.
+            self._odd(
+                "speaks TLS %s, where http is spoken: write http:// there, or have it speak TLS with --mirror-tls"
+            )
+            self._refuse(OciError(400, "UNSUPPORTED", "here http is spoken, not https"))
+            return
+        self._heard = True
         # aiohttp reads what is left of a body when it has been answered, for a while.
         if not self._asked and self._body.is_eof():
             if not self._awaited:
@@ -266,6 +279,7 @@ class Visitor(RequestHandler):
         if isinstance(exc, LineTooLong):
             problem = too_long()
         elif status < 500:
+            self._odd("sent what is not valid HTTP/1.1 %s")
             problem = OciError(status, "UNSUPPORTED", "the request is not valid HTTP/1.1")
         else:
             self.logger.error("a fault in mirrortap", exc_info=exc)

@@ -192,7 +192,7 @@ def test_what_every_mirror_says(origin: FakeRegistry, start: Start) -> None:
     assert origin.requests == []
 
 
-def test_what_no_mirror_does(origin: FakeRegistry, start: Start) -> None:
+def test_what_no_mirror_does(origin: FakeRegistry, start: Start, caplog: pytest.LogCaptureFixture) -> None:
     mirror = start({QUAY: origin})
     with closing(mirror.client()) as connection:
         for method in "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
@@ -209,6 +209,10 @@ def test_what_no_mirror_does(origin: FakeRegistry, start: Start) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ):
         assert raw(mirror, request) == (400, "UNSUPPORTED"), request
+    with mirror.connect() as sock, pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
+        ssl.create_default_context().wrap_socket(sock, server_hostname="mirror.test")
+    assert "127.0.0.1 speaks TLS at the mirror door, where http is spoken: write http:// there" in caplog.text
+    assert "127.0.0.1 sent what is not valid HTTP/1.1 at the mirror door" in caplog.text
     assert origin.requests == []
 
 

@@ -260,9 +260,15 @@ def test_tls_to_the_proxys_own_port_is_explained(start_proxy: Serve) -> None:
     proxy = start_proxy(toml({}))
     context = ssl.create_default_context()
     sock = socket.create_connection((proxy.host, proxy.port), timeout=20)
-    with closing(sock), pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+    # As Go's clients say it: "first record does not look like a TLS handshake".
+    with closing(sock), pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
         context.wrap_socket(sock, server_hostname="proxy.example")
-    proxy.log.wait_for("write http://, not https://, in HTTPS_PROXY")
+    with socket.create_connection((proxy.host, proxy.port), timeout=20) as sock:
+        sock.sendall(b"nonsense\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+    proxy.log.wait_for("sent what is not valid HTTP/1.1 to the proxy's port")
+    speaking, _ = proxy.log.all()
+    assert speaking.endswith("127.0.0.1 speaks TLS to the proxy's port: write http://, not https://, in HTTPS_PROXY")
 
 
 def test_the_log_has_no_query_and_no_credential(
