@@ -83,6 +83,15 @@ def close(client: str) -> None:
             stream.close()
 
 
+def close_all(client: str) -> None:
+    """Ends all that mitmproxy has open for the client of this id, and is through with. It does so itself, but not where
+    it was told to close a connection just as more came of it: its task ends then before it comes to that."""
+    found = proxyserver().connections.get(client)
+    for stream in found.transports.values() if found else ():
+        if isinstance(stream.writer, asyncio.StreamWriter):
+            stream.writer.close()
+
+
 def hold(client: Client) -> None:
     """Nothing more is read of it until `release`."""
     with suppress(KeyError):

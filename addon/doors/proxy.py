@@ -123,6 +123,7 @@ class ProxyDoor:
         guest.watched(watchdog.watch())
 
     def client_disconnected(self, client: Client) -> None:
+        live.close_all(client.id)
         if guest := self._guests.pop(client.id, None):
             guest.left()
             self._gate.leave(guest.address)
