@@ -166,7 +166,7 @@ async def test_a_mirror_that_stalls_in_the_middle_is_asked_for_the_rest(
     mirror.add(image, NAME)
     layer = image.layers[1]
     mirror.inject(Slow(asyncio.Event(), after=1000), times=1)
-    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "300ms"})
+    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "800ms"})
     got = await proxy.get(blob(layer.digest))
     assert (got.cut, got.data) == (None, layer.data)
     assert f"{mirror.endpoint}: the body broke off: no data in time" in caplog.text

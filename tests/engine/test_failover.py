@@ -114,7 +114,7 @@ async def test_chunked_bodies_are_resumed_too(setup: Setup) -> None:
 async def test_a_stalled_body_is_resumed_elsewhere(setup: Setup) -> None:
     first, second = await holding(setup), await holding(setup)
     first.inject(Slow(asyncio.Event(), after=SIZE // 2), kind="blob", method="GET")
-    proxy = setup.proxy(None, first, second, settings={**QUICK, "stall-timeout": "500ms"})
+    proxy = setup.proxy(None, first, second, settings={**QUICK, "stall-timeout": "800ms"})
     got = await proxy.get(blob(DIGEST))
     assert (got.cut, got.digest) == (None, DIGEST)
 
@@ -180,7 +180,7 @@ async def test_one_that_only_trickles_is_left_for_the_next(setup: Setup, authori
 
     second = await holding(setup)
     async with RawServer(authority, trickle) as first:
-        proxy = setup.proxy(None, first.endpoint, second, settings={**QUICK, "stall-timeout": "500ms"})
+        proxy = setup.proxy(None, first.endpoint, second, settings={**QUICK, "stall-timeout": "800ms"})
         got = await proxy.get(blob(DIGEST))
     assert (got.cut, got.digest) == (None, DIGEST)
     (resumed,) = second.seen("blob", method="GET")

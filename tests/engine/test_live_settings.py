@@ -98,8 +98,8 @@ async def test_how_endpoints_fared_is_remembered(setup: Setup, change: Change) -
 @pytest.mark.parametrize(
     ("setting", "before", "after", "fault"),
     [
-        ("first-byte-timeout", "1h", "300ms", Hang()),
-        ("stall-timeout", "1h", "300ms", Slow(asyncio.Event(), after=1_000_000)),
+        ("first-byte-timeout", "1h", "800ms", Hang()),
+        ("stall-timeout", "1h", "800ms", Slow(asyncio.Event(), after=1_000_000)),
         ("hedge-delay", "0s", "100ms", Held(asyncio.Event())),
     ],
 )

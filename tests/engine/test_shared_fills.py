@@ -158,7 +158,7 @@ async def test_each_worker_hears_itself_what_cannot_be_had(workers: list[Proxy],
 async def test_a_worker_that_hangs_takes_nobody_with_it(begun: int, setup: Setup, mirror: FakeRegistry) -> None:
     """It holds the lock and does not get on: whoever follows gets the rest straight from upstream."""
     mirror.content.put_blob(NAME, DATA)
-    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "500ms"})
+    proxy = setup.proxy(None, mirror, settings={"stall-timeout": "800ms"})
     hanging = Store(proxy.cache).begin(Digest.parse(DIGEST))
     assert hanging.claim() is Claim.OURS
     if begun:

@@ -116,7 +116,7 @@ async def test_what_stalls_goes_on_from_there(
     setup: Setup, source: FakeRegistry, taken: list[Taken], caplog: pytest.LogCaptureFixture
 ) -> None:
     source.inject(Slow(asyncio.Event(), after=MIDDLE), times=1)
-    await check_complete(before(setup, source, settings={"stall-timeout": "300ms"}))
+    await check_complete(before(setup, source, settings={"stall-timeout": "800ms"}))
     assert taken
     assert f"{source.endpoint}: the body broke off: no data in time, after {MIDDLE} bytes" in caplog.text
 
@@ -135,7 +135,7 @@ async def test_what_is_too_slow_goes_on_elsewhere(
     good = await setup.registry()
     good.content.put_blob(NAME, DATA)
     async with RawServer(setup.authority, dribble) as bad:
-        settings = {"stall-timeout": "300ms", "min-rate": "1GB"}
+        settings = {"stall-timeout": "800ms", "min-rate": "1GB"}
         proxy = setup.proxy(None, bad.endpoint, good, settings=settings)
         await check_complete(proxy)
     assert f"{bad.endpoint}: sent only " in caplog.text

@@ -532,7 +532,7 @@ async def test_a_download_of_anothers_that_stands_still(
     monkeypatch.setattr("addon.pulls.fills._REST", 0.3)
     origin.add(image, NAME)
     layer = image.layers[0]
-    proxy = setup.proxy(origin, settings={"stall-timeout": "300ms"})
+    proxy = setup.proxy(origin, settings={"stall-timeout": "800ms"})
     hanging = Store(proxy.cache).begin(Digest.parse(layer.digest))
     assert hanging.claim() is Claim.OURS
     told = await Warming(proxy, jobs=1).refused(image_of())

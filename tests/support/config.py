@@ -9,7 +9,7 @@ from typing import Any
 Table = Mapping[str, Any]
 
 # For tests of faults: a hanging endpoint must not cost a test more than this.
-QUICK: Table = {"connect-timeout": "500ms", "first-byte-timeout": "1s"}
+QUICK: Table = {"connect-timeout": "2s", "first-byte-timeout": "1s"}
 
 
 def toml(registries: Mapping[str, Table], settings: Table | None = None) -> str:
