@@ -41,7 +41,7 @@ def pull(machine: Sandbox, folder: str) -> Pulled:
 
 
 @pytest.mark.parametrize("dies", [Wire.refuse, Wire.go_dark], ids=["refused", "black-holed"])
-@pytest.mark.parametrize("mirrors", [0, 1, 2])
+@pytest.mark.parametrize("mirrors", [0, 2])
 def test_a_warm_image(
     dies: Callable[[Wire], Coroutine[Any, Any, None]],
     mirrors: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import http.client
+import os
 import signal
 import socket
 import sys
@@ -13,12 +14,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from support.config import toml
 from support.faults import Slow
 from support.images import Image, make_image, sha256
 from support.processes import connectable, run
 from support.proxy import ROOT, TOLD_LATE, proxy_env, serve
 from support.registry import FakeRegistry
+
+from addon.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,11 +35,8 @@ if TYPE_CHECKING:
 def serve_in_vain(tmp_path: Path, config: Path, listen: str = "127.0.0.1:0") -> str:
     """The one message of a proxy that must not start."""
     options = ["--config", str(config), "--listen", listen, "--data", str(tmp_path / "data")]
-    argv = [sys.executable, "-m", "addon.cli", "serve", *options]
-    ended = run(argv, env=proxy_env(tmp_path) | {"PYTHONPATH": str(ROOT)}, check=False, timeout=30)
-    assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert "listening on" not in ended.stdout
-    assert "Traceback" not in ended.stderr
+    ended = CliRunner(env={**dict.fromkeys(os.environ), **proxy_env(tmp_path)}).invoke(main, ["serve", *options])
+    assert (ended.exit_code, ended.stdout) == (2, "")
     return ended.stderr
 
 
@@ -72,8 +73,21 @@ def test_a_ca_that_is_not_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_config_is_refused(tmp_path: Path) -> None:
+    """As a process of its own."""
     absent = tmp_path / "absent.toml"
-    assert str(absent) in serve_in_vain(tmp_path, absent)
+    argv: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "addon.cli",
+        "serve",
+        "--config",
+        absent,
+        "--data",
+        tmp_path / "data",
+    ]
+    ended = run(argv, env=proxy_env(tmp_path), cwd=ROOT, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"mirrortap: {absent}: there is no such file; check the path given to --config\n"
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path) -> None:

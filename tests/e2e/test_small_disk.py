@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 DIGEST = Digest("sha256", "0" * 64)
-DISK = int(os.environ.get("SMALL_DISK_MIB", "512")) * MIB
+DISK = int(os.environ.get("SMALL_DISK_MIB", "256")) * MIB
 
 
 @pytest.fixture

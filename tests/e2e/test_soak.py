@@ -31,7 +31,7 @@ MIB = 1 << 20
 REQUESTS = 300  # a round
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "2"))  # before it is looked at, and then again as many
 CLIENTS = 6
-CACHE_SIZE = 200_000_000
+CACHE_SIZE = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Farm:
 
 
 def test_nothing_grows(app: Image, loop_thread: LoopThread, start_proxy: Serve) -> None:
-    bulk = loop_thread.enter(Bulk(count=150, size=4 * MIB))
+    bulk = loop_thread.enter(Bulk(count=150, size=2 * MIB))
     faulty, good = loop_thread.enter(FakeRegistry()), loop_thread.enter(FakeRegistry())
     for registry in faulty, good:
         registry.add(app, "team/app", "1.0")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 32
 MIB = 1 << 20
-LARGE = int(os.environ.get("LARGE_MIB", "64")) * MIB
+LARGE = int(os.environ.get("LARGE_MIB", "32")) * MIB
 HEAD = 2000  # bytes of an answer that are not its body
 
 

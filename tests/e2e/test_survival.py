@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = needs("skopeo", "docker-registry")
 
 MIB = 1 << 20
-LARGE = int(os.environ.get("LARGE_MIB", "64")) * MIB
+LARGE = int(os.environ.get("LARGE_MIB", "32")) * MIB
 KILLS = int(os.environ.get("KILLS", "6"))
 HEAD = 2000  # bytes of an answer that are not the body, and the last byte of what is there, asked for again
 
@@ -47,7 +47,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_image(tmp_path_factory.mktemp("many"), layer_sizes=(16 * MIB,) * KILLS, seed=4)
+    return make_image(tmp_path_factory.mktemp("many"), layer_sizes=(8 * MIB,) * KILLS, seed=4)
 
 
 @pytest.fixture(scope="module")
