@@ -25,6 +25,7 @@ from support.faults import Chunked, Corrupt, Headers, Slow, Status, Truncate
 from support.images import sha256
 from support.mirror import Mirror
 from support.registry import FakeRegistry
+from support.waiting import until
 
 from addon.oci import Digest
 
@@ -91,13 +92,6 @@ def warm(mirror: Mirror, path: str) -> None:
     assert mirror.get(path).headers["Cache-Status"] == "mirrortap; hit"
     # What was sent has been counted when the door is through with it.
     until(lambda: not mirror.door._reception._answering)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def until_sent(by_kernel: list[int], count: int) -> None:

@@ -14,11 +14,12 @@ from support.config import toml
 from support.mirror import Mirror
 from support.proxy import exchange
 from support.registry import FakeRegistry
+from support.waiting import until
 
 from addon.fingerprints import Fingerprints
 from addon.oci import Blob, Digest
 from addon.tickets import LIFE, Tickets
-from doors.test_mirror_door import ANN, by_kernel, error, until, until_sent
+from doors.test_mirror_door import ANN, by_kernel, error, until_sent
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,7 @@ from benchmark.processes import Processes
 from benchmark.servers import Nginx
 from support.processes import Program, clean_env, needs, run
 from support.proxy import ROOT
-
-from e2e.test_workers import wait_until
+from support.waiting import until
 
 PROGRAM = f"import sys; sys.path[0] = {str(ROOT / 'scripts')!r}; from benchmark.main import main; main()"
 BENCH = (sys.executable, "-c", PROGRAM, "--quick", "--size", "8M", "--scenario", "S1")
@@ -74,7 +73,7 @@ def test_wrong_bytes_are_noticed(tmp_path: Path) -> None:
         clients, mark = Clients(processes), origin.mark()
         clients.check(server.way, blob, clients=2)
         # nginx writes them down when it has answered.
-        wait_until(lambda: origin.since(mark, "unlimited", blob.where).requests == 2)
+        until(lambda: origin.since(mark, "unlimited", blob.where).requests == 2)
         with blob.path.open("r+b") as file:
             file.seek(50_000)
             byte = file.read(1)[0]

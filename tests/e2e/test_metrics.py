@@ -17,8 +17,9 @@ from support.config import toml
 from support.images import Image, make_image
 from support.proxy import MIRROR, exchange, serve
 from support.registry import FakeRegistry
+from support.waiting import until
 
-from e2e.test_workers import pid, stopped, wait_until
+from e2e.test_workers import pid, stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +94,7 @@ class Run:
     def stored(self, *digests: str) -> None:
         """Until all of them are in the cache for all workers: one that has just got some has it before the disk has."""
         for digest in digests:
-            wait_until((self._proxy.cache / "blobs" / digest.replace(":", "/")).exists)
+            until((self._proxy.cache / "blobs" / digest.replace(":", "/")).exists)
 
 
 def test_the_counts_are_what_was_done(tmp_path: Path, registry: FakeRegistry, image: Image) -> None:
@@ -169,7 +170,7 @@ def await_counted(address: str, count: int) -> dict[str, Counter[tuple[str, ...]
         told.append(scraped(address))
         return sum(told[-1].get("mirrortap_requests_total", {}).values()) >= count
 
-    wait_until(counted)
+    until(counted)
     return told[-1]
 
 

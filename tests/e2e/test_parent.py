@@ -15,9 +15,9 @@ from support.config import toml
 from support.processes import Program, clean_env, needs
 from support.programs import docker_registry
 from support.proxy import serve
+from support.waiting import until
 
 from e2e.conftest import fill
-from e2e.test_workers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,5 +99,5 @@ def test_a_pull_through_squid(app: Image, authority: Authority, tmp_path: Path) 
             assert PASSWORD not in proxy.program.output()
         # Of a tunnel that has just ended squid may not have heard yet.
         expected = {f"200 CONNECT {target} {USER}" for target in (where, other)}
-        wait_until(lambda: set(parent.accesses()) >= expected)
+        until(lambda: set(parent.accesses()) >= expected)
         assert set(parent.accesses()) == expected

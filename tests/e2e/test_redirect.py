@@ -19,11 +19,11 @@ from support.drivers.ctr import Ctr
 from support.drivers.docker import BuildKit, Docker
 from support.processes import needs
 from support.proxy import MIRROR, exchange, serve
+from support.waiting import until
 
 from addon.pulls.redirects import SMALLEST
 from e2e.conftest import APP
 from e2e.farm import slug
-from e2e.test_workers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory, mirror: RealRegistry, app: Im
         assert first.pull(APP).blobs().keys() == {blob.digest for blob in app.blobs}
         # A client need not wait until the disk has it too.
         for blob in app.blobs:
-            wait_until((proxy.cache / "blobs" / blob.digest.replace(":", "/")).exists)
+            until((proxy.cache / "blobs" / blob.digest.replace(":", "/")).exists)
         with Machine(folder / "machine", proxy=url, ca=proxy.ca) as machine:
             yield Farm(proxy, machine)
 

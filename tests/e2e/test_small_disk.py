@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import pytest
 from support.bulk import Bulk
 from support.config import toml
 from support.proxy import serve
+from support.waiting import until
 from support.wire import Wire
 
 from addon.cache import reserve
@@ -24,7 +24,7 @@ from addon.config.model import Beliefs
 from addon.oci import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.proxy import Proxy
@@ -94,8 +94,7 @@ def test_a_disk_that_something_else_fills_costs_no_pull(
     partial = proxy.cache / "partial" / second.replace(":", "-")
     wire.hold_at(wire.carried + bulk.size // 4)
     with proxy.client("registry-1.docker.io").asking(f"/v2/library/app/blobs/{second}") as asking:
-        while not partial.exists() or partial.stat().st_size < bulk.size // 8:
-            pass
+        until(lambda: partial.exists() and partial.stat().st_size >= bulk.size // 8)
         fill_up(hog)
         loop_thread.call(wire.release)
     assert asking.digest == second, "whose download met the full disk was cut"
@@ -130,12 +129,6 @@ def test_a_cache_can_be_opened_on_a_full_disk(disk: Path, caplog: pytest.LogCapt
     fill_up(disk / "more")
     with pytest.raises(StoreError, match=r"mirrortap.sqlite: cannot be used .* free space"):
         Cache(folder, Beliefs)
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < deadline
 
 
 def fill_up(hog: Path) -> None:

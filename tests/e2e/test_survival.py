@@ -16,6 +16,7 @@ from support.images import make_image
 from support.processes import needs
 from support.programs import docker_registry
 from support.proxy import serve
+from support.waiting import until
 from support.wire import Wire
 
 from e2e.conftest import fill
@@ -114,8 +115,7 @@ def test_a_proxy_that_is_killed_goes_on_where_it_was(
         assert through(proxy, digest) == digest
         assert missing <= wire.carried - before <= missing + HEAD
         # A client need not wait until the disk has it too.
-        while list((cache / "partial").iterdir()):
-            pass
+        until(lambda: not list((cache / "partial").iterdir()))
 
     cut_off, missing = "", 0
     for layer in many.layers:

@@ -20,8 +20,9 @@ from support.proxy import ROOT
 from support.registry import FakeRegistry
 from support.systemd import Systemd
 from support.units import read_unit
+from support.waiting import until
 
-from e2e.test_upgrade import LARGE, begun, wait_until
+from e2e.test_upgrade import LARGE, begun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,13 +113,13 @@ def test_systemd_runs_it_and_cuts_no_transfer(tmp_path: Path, loop_thread: LoopT
         said = systemd.do(program(), "restart", "--data", "/var/lib/mirrortap")
         assert re.match(rf"pid {old} -> pid {shown('MainPID')}, .*; 1 transfer is finishing", said.stdout)
         assert sha256(rest()) == digest
-        wait_until(lambda: not systemd.path(f"proc/{old}").exists())
+        until(lambda: not systemd.path(f"proc/{old}").exists())
 
         # Of a main process alone systemd would not wait for the end, were it another's child.
         rest = stack.enter_context(begun(connection, path))
         with ThreadPoolExecutor() as threads:
             stopped = threads.submit(systemd.do, "systemctl", "stop", "mirrortap")
-            wait_until(lambda: "stopping when 1 running" in systemd.path("run/mirrortap.log").read_text())
+            until(lambda: "stopping when 1 running" in systemd.path("run/mirrortap.log").read_text())
             assert sha256(rest()) == digest
             stopped.result()
         assert (shown("Result"), shown("ActiveState"), shown("NRestarts")) == ("success", "inactive", "0")

@@ -20,9 +20,9 @@ from support.networks import Network
 from support.processes import needs
 from support.programs import docker_registry
 from support.proxy import ROOT, serve
+from support.waiting import until
 
 from e2e.conftest import APP
-from e2e.test_workers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def test_a_builder_that_knows_of_no_proxy_pulls(app: Image, site: Site, tmp_path
             assert pulled.blobs() == blobs
     # A line may come after its answer.
     expected = {("manifest", "miss"), ("blob", "hit")}
-    wait_until(lambda: {(line.kind, line.cache) for line in site.proxy.answered()} >= expected)
+    until(lambda: {(line.kind, line.cache) for line in site.proxy.answered()} >= expected)
     assert {line.status for line in site.proxy.answered()} == {200}
 
 

@@ -14,7 +14,6 @@ import ssl
 import struct
 import sys
 import threading
-import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from support.images import sha256
 from support.processes import connectable, run
 from support.proxy import MIRROR, ROOT, exchange, proxy_env, serve
 from support.registry import FakeRegistry
+from support.waiting import until
 
 from addon import __version__, running
 
@@ -101,13 +101,6 @@ def blob(registry: FakeRegistry, data: bytes) -> str:
     return f"/v2/app/blobs/{registry.content.put_blob('app', data)}"
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def opened(process: int) -> set[Path]:
     found = set()
     for fd in Path(f"/proc/{process}/fd").iterdir():
@@ -143,7 +136,7 @@ class Pulling:
     def more(self) -> None:
         """Waits for some that begin now."""
         seen = self.count
-        wait_until(lambda: self.count > seen + 3)
+        until(lambda: self.count > seen + 3)
 
     def __enter__(self) -> Pulling:
         self._thread.start()
@@ -204,7 +197,7 @@ def test_no_pull_fails_when_a_newer_one_takes_over(
         client, mirror, old = proxy.client(HOST), proxy.mirror, proxy.program.pid
         stack.callback(loop_thread.call, gate.set)
         client.get(stored)
-        wait_until((proxy.cache / "blobs" / stored.rpartition("/")[2].replace(":", "/")).exists)
+        until((proxy.cache / "blobs" / stored.rpartition("/")[2].replace(":", "/")).exists)
 
         def from_mirror() -> bytes:
             with closing(http.client.HTTPConnection(mirror, timeout=30)) as connection:
@@ -258,7 +251,7 @@ def test_no_pull_fails_when_a_newer_one_takes_over(
         assert [injection.hits for injection in slow] == [1, 1]
         assert sha256(led_on()) == tunnelled.rpartition("/")[2]
         assert sha256(reading()) == stored.rpartition("/")[2]
-        wait_until(lambda: not proxy.program.running)
+        until(lambda: not proxy.program.running)
         assert "were cut" not in proxy.program.output()
 
         end(proxy.data)
@@ -307,7 +300,7 @@ def test_what_cannot_start_changes_nothing(tmp_path: Path, installed: Path, regi
         (installed / "addon" / "welcome.py").write_text(welcome)
         assert f"-> {NEWER}; no transfer was running" in restart(proxy).stdout
         assert client.get(path).headers["Cache-Status"] == "mirrortap; hit"
-        wait_until(lambda: not proxy.program.running)
+        until(lambda: not proxy.program.running)
         end(proxy.data)
 
 
@@ -323,7 +316,7 @@ def test_both_end_when_they_are_told_to_stop_meanwhile(
         proxy.program.signal(signal.SIGUSR2)
         proxy.log.wait_for("SIGUSR2 is ignored: another process is taking over already")
         assert proxy.program.stop() == 0
-        wait_until(lambda: not Path(f"/proc/{new}").exists())
+        until(lambda: not Path(f"/proc/{new}").exists())
         assert running.find(proxy.data) is None
 
 
@@ -371,7 +364,7 @@ def test_connections_that_wait_end_and_a_second_word_ends_the_rest(tmp_path: Pat
         assert proxy.program.running
         assert exchange(stack.enter_context(closing(by_socks(proxy))), "GET", small).body == b"content"
         proxy.program.signal(signal.SIGTERM)
-        wait_until(lambda: not proxy.program.running)
+        until(lambda: not proxy.program.running)
         proxy.log.wait_for("1 transfers were cut")
         assert exchange(stack.enter_context(closing(by_socks(proxy))), "GET", small).body == b"content"
         end(proxy.data)

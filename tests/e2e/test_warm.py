@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from fcntl import ioctl
 from typing import TYPE_CHECKING
 
@@ -23,11 +22,11 @@ from support.images import here, make_image
 from support.processes import Program, needs, run
 from support.proxy import ROOT, proxy_env, serve
 from support.registry import FakeRegistry
+from support.waiting import until
 
 from e2e.conftest import APP, MULTI, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from support.clients import Sandbox
@@ -216,14 +215,6 @@ def test_a_full_disk(machine: Machine, large: Image) -> None:
     )
     # The database may have been what was to grow first.
     assert set(before) <= {"the cache's database cannot be written: database or disk is full"}
-
-
-def until(happened: Callable[[], bool]) -> None:
-    """What another process does to files, no event tells."""
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def read(fd: int) -> bytes:

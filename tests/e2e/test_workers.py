@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from support.images import sha256
 from support.processes import connectable, run
 from support.proxy import MIRROR, ROOT, TOLD_LATE, exchange, proxy_env, serve
 from support.registry import FakeRegistry
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def warm(proxy: Proxy, path: str) -> None:
     """Until the blob is in the cache for all of them: what is on its way to the disk, one process alone can serve."""
     stored = proxy.cache / "blobs" / path.rpartition("/")[2].replace(":", "/")
     proxy.client(HOST).get(path)
-    wait_until(stored.exists)
+    until(stored.exists)
     proxy.client(HOST).get(path)
 
 
@@ -85,15 +85,8 @@ def gone(process: int) -> bool:
     return state == "Z"
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def until_closed(proxy: Proxy) -> None:
-    wait_until(lambda: not connectable((proxy.host, proxy.port)))
+    until(lambda: not connectable((proxy.host, proxy.port)))
 
 
 @contextmanager
@@ -172,7 +165,7 @@ def test_connections_that_wait_are_not_lost_with_a_worker(proxy: Proxy, registry
 def until_waiting(port: int, count: int) -> None:
     """Until so many connections are open at the port, as the kernel has it (proc(5), /proc/net/tcp)."""
     established = re.compile(rf" [0-9A-F]{{8}}:{port:04X} [0-9A-F]{{8}}:[0-9A-F]{{4}} 01 ")
-    wait_until(lambda: len(established.findall(Path("/proc/net/tcp").read_text())) >= count)
+    until(lambda: len(established.findall(Path("/proc/net/tcp").read_text())) >= count)
 
 
 def test_a_worker_that_cannot_start_again_is_tried_until_it_can(proxy: Proxy, registry: FakeRegistry) -> None:
@@ -208,7 +201,7 @@ def test_workers_end_with_their_supervisor_and_leave_port_and_folder_free(
                 assert again.port == proxy.port
                 assert again.client(HOST).get(path).headers["Cache-Status"] == "mirrortap; hit"
                 assert sha256(rest()) == path.rpartition("/")[2]
-                wait_until(lambda: all(map(gone, workers)))
+                until(lambda: all(map(gone, workers)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -225,7 +218,7 @@ def test_running_transfers_are_finished_when_all_are_told_to_stop(
         proxy.log.wait_for(r"worker \d stopping when 1 running transfers are through")
         assert sha256(rest()) == path.rpartition("/")[2]
     assert proxy.program.wait() == 0
-    wait_until(lambda: all(map(gone, workers)))
+    until(lambda: all(map(gone, workers)))
     assert "starting another" not in proxy.program.output()
 
 
