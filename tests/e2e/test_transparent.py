@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from support.proxy import ROOT, serve
 from support.waiting import until
 
 from e2e.conftest import APP
+from e2e.test_upgrade import end, restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +148,22 @@ def test_a_builder_gets_the_ca_from_the_port_itself(site: Site, tmp_path: Path) 
         while piece := sock.recv(65536):
             got += piece
     assert got.endswith(b"\r\n\r\n" + site.proxy.ca.read_bytes())
+
+
+def test_no_pull_fails_when_another_takes_over(app: Image, site: Site, tmp_path: Path) -> None:
+    """The last one at the site, for the proxy there is another one then."""
+
+    def pull(builder: str) -> str:
+        machine = Sandbox(tmp_path / builder, ca=site.proxy.ca)
+        with site.builder.inside(site.hosts):
+            return machine.pull(APP).digest
+
+    with ThreadPoolExecutor() as pool:
+        pulling = pool.map(pull, ("one", "another", "a third"))
+        restart(site.proxy)
+        assert {*pulling, pull("after that")} == {app.manifest.digest}
+    until(lambda: not site.proxy.program.running)
+    end(site.proxy.data)
 
 
 def test_a_builder_that_uses_socks_pulls(app: Image, mirror: RealRegistry, tmp_path: Path) -> None:
