@@ -72,7 +72,7 @@ def test_a_large_blob_is_never_in_memory_whole(
     loop_thread: LoopThread, authority: Authority, start_proxy: Serve
 ) -> None:
     registry = loop_thread.enter(FakeRegistry(tls=authority))
-    path = blob(registry, bytes(4 * LARGE))
+    path = blob(registry, bytes(2 * LARGE))
     proxy = start_proxy(origin_of(registry, authority))
     client = proxy.client(HOST)
     client.get("/v2/")
