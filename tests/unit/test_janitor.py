@@ -409,7 +409,9 @@ async def test_it_looks_when_it_starts_and_when_told(cache: Cache) -> None:
     await working.close()
 
 
-async def test_what_grows_fast_does_not_wait_for_the_pause(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_neither_what_grows_fast_nor_a_full_disk_waits_for_the_pause(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(janitor, "_PAUSE", 1e9)
     monkeypatch.setattr(janitor, "_LONGEST_PAUSE", 1e9)
     first = cache.add("first")
@@ -424,6 +426,9 @@ async def test_what_grows_fast_does_not_wait_for_the_pause(cache: Cache, monkeyp
     free = os.statvfs(cache.store.folder).f_bavail * os.statvfs(cache.store.folder).f_frsize
     working.nudge(free)
     await until(lambda: not cache.here(second)[0])
+    third = cache.add("third")
+    working.write_failed(OSError(errno.ENOSPC, ""))
+    await until(lambda: not cache.here(third)[0])
     await working.close()
 
 
